@@ -1,0 +1,103 @@
+"""Cells: one unit of work each, identified by its inputs alone, so that a plan needs no weights."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from jobs.identity import digest
+from jobs.spec import Stage
+from jobs.work import SequencesWork, Source, Work
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One state of a model, with the labels that its rows carry.
+
+    Attributes:
+        suite: Series of checkpoints.
+        model: Model of the suite.
+        revision: Name of the checkpoint.
+        step: Optimizer steps taken, where known.
+        tokens: Training tokens seen, where known.
+        stage: Kind of training that made it.
+        source: The weights' folder.
+        tokenizer: The tokenizer's folder.
+    """
+
+    suite: str
+    model: str
+    revision: str
+    step: int | None
+    tokens: int | None
+    stage: Stage
+    source: Source
+    tokenizer: Source
+
+    @property
+    def label(self) -> str:
+        """Name for people."""
+        return f"{self.suite}/{self.model}@{self.revision}"
+
+
+PRIMARY_TABLES = (
+    "corpora",
+    "training_log",
+    "sequences",
+    "checkpoints",
+    "geometry",
+    "evals",
+    "head",
+)
+"""Tables whose rows say that a cell is done."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One unit of work.
+
+    Attributes:
+        work: What to do.
+        needs: Cells whose artifacts it reads.
+        checkpoint: What it measures; cells of one checkpoint are run together.
+        suite: Label of the rows of a cell without a checkpoint.
+        model: Likewise.
+    """
+
+    work: Work
+    needs: tuple[str, ...] = ()
+    checkpoint: Checkpoint | None = None
+    suite: str = field(default="", compare=False)
+    model: str = field(default="", compare=False)
+
+    @cached_property
+    def id(self) -> str:
+        """SHA-256 of kind, version, checkpoint and parameters."""
+        checkpoint = self.checkpoint
+        return digest(
+            {
+                "kind": self.work.kind,
+                "version": self.work.version,
+                "parameters": self.work.parameters,
+                "checkpoint": None
+                if checkpoint is None
+                else {
+                    "weights": checkpoint.source.identity,
+                    "tokenizer": checkpoint.tokenizer.identity,
+                },
+            }
+        )
+
+    @cached_property
+    def group(self) -> str:
+        """Cells with the same group are run together by one worker, from one load."""
+        if self.checkpoint is None:
+            return self.id
+        return digest([self.checkpoint.source.identity, self.checkpoint.tokenizer.identity])
+
+    @property
+    def label(self) -> str:
+        """Name for people: kind and what it is done to."""
+        if self.checkpoint is not None:
+            return f"{self.work.kind} {self.checkpoint.label}"
+        if isinstance(self.work, SequencesWork):
+            return f"sequences {self.work.dataset}"
+        return f"{self.work.kind} {self.suite}" + (f"/{self.model}" if self.model else "")

@@ -1,0 +1,52 @@
+"""Every error a user can meet. Each one says what was wrong, with which value, and the remedy."""
+
+from typing import Literal
+
+Cause = Literal["preempted", "infrastructure", "memory", "data", "diverged", "user"]
+
+
+class EigentraceError(Exception):
+    """Root of the tree.
+
+    Args:
+        message: What was wrong, naming the value.
+        remedy: What the reader can do about it.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} → {self.remedy}" if self.remedy else self.message
+
+
+class UsageError(EigentraceError):
+    """The user's mistake, seen before any work starts: the command ends with exit code 2."""
+
+
+class StudyError(UsageError):
+    """A study, an override or a path that a study names is wrong."""
+
+
+class StoreError(UsageError):
+    """The results folder cannot be used."""
+
+
+class CellError(EigentraceError):
+    """A cell cannot give its rows. It becomes a failure row and the rest of the run goes on."""
+
+    cause: Cause = "user"
+
+
+class DataError(CellError):
+    """Weights or text that cannot be measured: truncated, not finite, too short, degenerate."""
+
+    cause: Cause = "data"
+
+
+class DivergedError(CellError):
+    """A training run whose loss is no longer a number."""
+
+    cause: Cause = "diverged"

@@ -1,0 +1,227 @@
+"""Studies: a TOML file, found by name or path, with `--set path=value` overrides on top."""
+
+import copy
+import difflib
+import json
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from jobs.errors import StudyError
+from jobs.spec import Study
+
+
+def shipped_studies() -> tuple[str, ...]:
+    """Returns the names of the studies that ship with Eigentrace."""
+    folder = resources.files("jobs.studies")
+    return tuple(
+        sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+    )
+
+
+def load_study(name_or_path: str, overrides: Sequence[str] = ()) -> Study:
+    """Reads a study and applies overrides.
+
+    Args:
+        name_or_path: A shipped study's name, or the path of a TOML file.
+        overrides: `path=value`, as in `geometry.layers=all` or `datasets.heldout.sequences=200`;
+            a member of a list of named tables is addressed by its name or place.
+
+    Raises:
+        StudyError: No such study, malformed TOML, an unknown key, or a value out of range.
+    """
+    document = _parse(name_or_path)
+    for override in overrides:
+        _apply(document, override, _defaults(document))
+    try:
+        return Study.model_validate(document)
+    except ValidationError as error:
+        raise _explain(error, name_or_path, document) from None
+
+
+def schema() -> dict[str, Any]:
+    """Returns the JSON Schema of a study file."""
+    return Study.model_json_schema()
+
+
+def _parse(name_or_path: str) -> dict[str, Any]:
+    path = Path(name_or_path)
+    if path.suffix == ".toml" or path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise StudyError(f"cannot read the study {path}: {error}", "check the path") from error
+    elif name_or_path in shipped_studies():
+        text = (resources.files("jobs.studies") / f"{name_or_path}.toml").read_text("utf-8")
+    else:
+        raise StudyError(
+            f"unknown study '{name_or_path}'{_nearest(name_or_path, shipped_studies())}",
+            f"use one of {', '.join(shipped_studies())}, or the path of a .toml file",
+        )
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"{name_or_path} is not valid TOML: {error}", "mend the line") from error
+
+
+def _defaults(document: dict[str, Any]) -> Any:
+    """Returns the document with everything that it leaves out; None while it is not valid."""
+    try:
+        return Study.model_validate(document).model_dump(mode="json")
+    except ValidationError:
+        return None
+
+
+def _apply(document: dict[str, Any], override: str, defaults: Any) -> None:
+    """Sets one `path=value` in the document, in place.
+
+    A list that the document leaves out is taken from the defaults, so that a member of it can be
+    addressed; any other table starts empty, and keeps its defaults by leaving them out.
+    """
+    path, equals, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise StudyError(
+            f"--set '{override}' is not of the form path=value", "as in geometry.layers=all"
+        )
+    target: Any = document
+    for key in keys[:-1]:
+        if isinstance(target, list):
+            place = _place(target, key, override)
+            target = target[place]
+            defaults = defaults[place] if isinstance(defaults, list) else None
+        else:
+            defaults = defaults.get(key) if isinstance(defaults, dict) else None
+            left_out = copy.deepcopy(defaults) if isinstance(defaults, list) else {}
+            target = target.setdefault(key, left_out)
+        if not isinstance(target, dict | list):
+            raise StudyError(
+                f"--set '{override}': '{key}' is a value, not a table", "shorten the path"
+            )
+    if isinstance(target, list):
+        target[_place(target, keys[-1], override)] = _value(text)
+    else:
+        target[keys[-1]] = _value(text)
+
+
+def _place(members: list[Any], key: str, override: str) -> int:
+    """Returns the index of a list's member by its name or its number."""
+    names = [str(m.get("name", m.get("kind"))) if isinstance(m, dict) else "" for m in members]
+    if key in names:
+        return names.index(key)
+    if key.isdecimal() and int(key) < len(members):
+        return int(key)
+    raise StudyError(
+        f"--set '{override}': no member '{key}'{_nearest(key, names)}",
+        f"use one of {', '.join(n for n in names if n)}, or a number below {len(members)}",
+    )
+
+
+def _value(text: str) -> Any:
+    """Reads a TOML value; what isn't one is a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
+def _explain(error: ValidationError, study: str, document: dict[str, Any]) -> StudyError:
+    """Turns pydantic's findings into one line that names the key, the value and the remedy."""
+    found = error.errors(include_url=False)
+    # A refused member also makes its list too short: say only the cause.
+    inner = [f for f in found if not any(_inside(g["loc"], f["loc"]) for g in found)]
+    first = inner[0]
+    location = _path(first["loc"], document)
+    where = ".".join(location)
+    context = first.get("ctx", {})
+    more = f" (and {len(inner) - 1} more)" if len(inner) > 1 else ""
+    match first["type"]:
+        case "extra_forbidden":
+            names = sorted(_keys_beside(first["loc"]))
+            return StudyError(
+                f"unknown key '{where}' in study {study}{_nearest(location[-1], names)}{more}",
+                f"valid keys there: {', '.join(names)}",
+            )
+        case "missing":
+            return StudyError(f"study {study} lacks '{where}'{more}", "add it")
+        case "union_tag_not_found":
+            return StudyError(f"study {study} lacks '{where}.kind'{more}", "add it")
+        case "union_tag_invalid":
+            kinds = re.findall(r"'([^']*)'", context["expected_tags"])
+            return StudyError(
+                f"'{where}.kind' in study {study} is '{context['tag']}'"
+                f"{_nearest(context['tag'], kinds)}{more}",
+                f"use one of {', '.join(kinds)}",
+            )
+        case "literal_error":
+            words = re.findall(r"'([^']*)'", context["expected"])
+            return StudyError(
+                f"'{where}' in study {study} is {json.dumps(first['input'], default=str)}"
+                f"{_nearest(str(first['input']), words)}{more}",
+                f"use one of {', '.join(words)}",
+            )
+        case _:
+            return StudyError(
+                f"'{where}' in study {study} is {json.dumps(first['input'], default=str)}: "
+                f"{first['msg'].removeprefix('Value error, ')}{more}",
+                "correct the value",
+            )
+
+
+def _path(location: tuple[int | str, ...], document: dict[str, Any]) -> list[str]:
+    """Returns pydantic's location as a path in the document, without the tags of its unions."""
+    path = []
+    here: Any = document
+    for depth, part in enumerate(location, start=1):
+        known = part in here if isinstance(here, dict) else isinstance(here, list)
+        if known or depth == len(location):
+            path.append(str(part))
+            here = here[part] if known else None
+    return path
+
+
+def _inside(inner: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
+    return len(inner) > len(outer) and inner[: len(outer)] == outer
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> set[str]:
+    """Returns the valid keys of the table that holds an unknown key."""
+    models: list[type[BaseModel]] = [Study]
+    for part in location[:-1]:
+        deeper = [
+            model
+            for parent in models
+            if isinstance(part, str) and part in parent.model_fields
+            for model in _models_in(parent.model_fields[part].annotation)
+        ]
+        if deeper:
+            models = deeper
+        elif isinstance(part, str):  # The tag of a union, such as the suite's kind.
+            tagged = [
+                m
+                for m in models
+                if "kind" in m.model_fields and m.model_fields["kind"].default == part
+            ]
+            models = tagged or models
+    return {name for model in models for name in model.model_fields}
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yields the models that an annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif isinstance(annotation, types.UnionType) or typing.get_args(annotation):
+        for argument in typing.get_args(annotation):
+            yield from _models_in(argument)
+
+
+def _nearest(word: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, [n for n in names if n], n=1, cutoff=0.5)
+    return f" (did you mean '{close[0]}'?)" if close else ""
