@@ -1,0 +1,1 @@
+"""How: plain functions that make and measure checkpoints. Nothing here knows Ray."""

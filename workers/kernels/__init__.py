@@ -1,0 +1,1 @@
+"""Tensors in, numbers out: the mathematics of every measurement."""
