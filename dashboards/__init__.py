@@ -1,0 +1,1 @@
+"""What we learned: queries, figures and the report, read from the dataset alone."""

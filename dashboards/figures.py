@@ -1,0 +1,275 @@
+"""The figures: rows, captions and words for each chart, all computed from the results."""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from dashboards.charts import AXES, TRAJECTORIES, Z95, Trajectory, layer_spec, trajectory_spec
+from dashboards.tables import LAST_LAYER, Measured, Row, by_series, count, last_layer, natural, read
+from jobs.errors import StoreError
+
+_PAPER_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#b0588f", "#8a6d00", "#2b7fb8"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of the report.
+
+    Attributes:
+        key: Name of its element in the page.
+        title: Heading.
+        caption: What was measured on what, and what the marks mean.
+        alternative: The same in words, for those who don't see it.
+        rows: The data set `rows` that the specifications name.
+        specs: A Vega-Lite specification for each axis of `AXES` that the data has.
+    """
+
+    key: str
+    title: str
+    caption: str
+    alternative: str
+    rows: tuple[Row, ...]
+    specs: dict[str, dict[str, Any]]
+
+
+def figures(measured: Measured) -> list[Figure]:
+    """Draws every figure that the results have rows for.
+
+    Args:
+        measured: The rows of the results.
+
+    Returns:
+        The main figures, then RankMe by layer where layers besides the last were measured.
+    """
+    drawn = [trajectory(measured, quantity) for quantity in TRAJECTORIES]
+    return [figure for figure in drawn if figure is not None] + _layer_figures(measured)
+
+
+def trajectory(measured: Measured, quantity: Trajectory) -> Figure | None:
+    """Draws one quantity against step and against tokens.
+
+    Args:
+        measured: The rows of the results.
+        quantity: What to draw.
+
+    Returns:
+        The figure, or None where no checkpoint with a known step or token count has a finite value.
+    """
+    source = _source(measured, quantity)
+    rows = [point for row in source if (point := _point(row, quantity)) is not None]
+    specs = {
+        axis: trajectory_spec(placed, quantity, axis)
+        for axis in AXES
+        if (placed := [row for row in rows if row[axis] is not None])
+    }
+    if not specs:
+        return None
+    caption = f"{_described(source, quantity)} {quantity.note}{_left_out(source, rows)}"
+    words = "; ".join(_in_words(name, group) for name, group in by_series(rows).items())
+    return Figure(
+        key=quantity.key,
+        title=f"{quantity.title} over training",
+        caption=caption,
+        alternative=f"Line chart of {quantity.title} against training. {words}.",
+        rows=tuple(rows),
+        specs=specs,
+    )
+
+
+def picture(results: str | Path, out: Path) -> Path:
+    """Saves RankMe and norm CV against step as one small SVG, without a browser.
+
+    Args:
+        results: Folder of the results.
+        out: The SVG file; replaced at once, never half written.
+
+    Returns:
+        `out`.
+
+    Raises:
+        StoreError: The folder cannot be read, or holds nothing to draw.
+    """
+    import vl_convert
+
+    measured = read(results)
+    drawn = [trajectory(measured, quantity) for quantity in (TRAJECTORIES[0], TRAJECTORIES[2])]
+    parts = [
+        {
+            **figure.specs["step"],
+            "data": {"values": list(figure.rows)},
+            "width": 320,
+            "height": 200,
+        }
+        for figure in drawn
+        if figure is not None and "step" in figure.specs
+    ]
+    if not parts:
+        raise StoreError(
+            f"{results} holds no RankMe and no norm CV of a checkpoint with a known step",
+            "measure geometry or head first",
+        )
+    spec: dict[str, Any] = {
+        "hconcat": parts,
+        "background": "white",
+        "config": {
+            "range": {"category": _PAPER_COLOURS},
+            "axis": {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal"},
+            "legend": {"labelFontSize": 12},
+            "view": {"stroke": None},
+        },
+    }
+    replace_text(out, vl_convert.vegalite_to_svg(json.dumps(spec)))
+    return out
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a text file at once: a reader sees the old one or the new one.
+
+    Args:
+        path: The file; its folder is made where it is missing.
+        text: Its content, written as UTF-8.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def text_described(row: Row) -> str:
+    """Says which text a row of `geometry` was measured on: name, M, L and precision."""
+    return (
+        f"{row['dataset']} (M = {count(row['n_sequences'])} sequences of at most "
+        f"L = {count(row['seq_len'])} tokens, {row['forward_dtype']} forward pass)"
+    )
+
+
+def _layer_figures(measured: Measured) -> list[Figure]:
+    rows = [row for row in measured.geometry if _finite(row["rankme"])]
+    drawn = []
+    for number, (name, group) in enumerate(by_series(rows).items()):
+        layers = sorted({row["layer"] for row in group})
+        if len(layers) < 2:
+            continue
+        points = tuple(
+            {
+                "checkpoint": f"{row['label']} {row['revision']}",
+                "layer": "final" if row["layer"] == LAST_LAYER else str(row["layer"]),
+                **{key: row[key] for key in ("step", "tokens", "revision")},
+                "value": row["rankme"],
+            }
+            for row in group
+        )
+        order = [str(layer) for layer in layers if layer != LAST_LAYER]
+        order += ["final"] if LAST_LAYER in layers else []
+        specs = {
+            axis: layer_spec(axis, order)
+            for axis in AXES
+            if all(point[axis] is not None for point in points)
+        }
+        low, high = (pick(points, key=lambda point: point["value"]) for pick in (min, max))
+        texts = sorted({text_described(row) for row in group}, key=natural)
+        figure = Figure(
+            key=f"layers-{number}",
+            title=f"RankMe by layer, {name}",
+            caption=(
+                f"Last-token features of {'; '.join(texts)}. Layer 0 is the embedding's output, "
+                "layer i the residual stream after block i, final the features after the final "
+                "norm. Layers before the last have no standard error."
+            ),
+            alternative=(
+                f"Heat map of RankMe by layer and training for {name}: lowest {low['value']:.4g} "
+                f"in layer {low['layer']} at {_place(low)}, highest {high['value']:.4g} in layer "
+                f"{high['layer']} at {_place(high)}."
+            ),
+            rows=points,
+            specs=specs,
+        )
+        drawn += [figure] if specs else []
+    return drawn
+
+
+def _source(measured: Measured, quantity: Trajectory) -> list[Row]:
+    match quantity.table:
+        case "geometry":
+            return last_layer(measured)
+        case "head":
+            return list(measured.head)
+        case "loss":
+            return list(measured.loss)
+
+
+def _described(source: Sequence[Row], quantity: Trajectory) -> str:
+    match quantity.table:
+        case "geometry":
+            texts = sorted({text_described(row) for row in source}, key=natural)
+            return f"Last-token features after the final norm (layer −1), on {'; '.join(texts)}."
+        case "head":
+            sizes = sorted(
+                {f"{row['label']}: {count(row['n_tokens'])} × {count(row['d'])}" for row in source},
+                key=natural,
+            )
+            return f"Rows of the LM head, tokens × width ({'; '.join(sizes)})."
+        case "loss":
+            tasks = sorted(
+                {f"{row['task']} (n = {count(row['n'])})" for row in source}, key=natural
+            )
+            return f"Mean cross-entropy on {'; '.join(tasks)}."
+
+
+def _left_out(source: Sequence[Row], rows: Sequence[Row]) -> str:
+    notes = []
+    if missing := len(source) - len(rows):
+        notes.append(f" {missing} of {len(source)} values are not finite and not drawn.")
+    for axis, name in (("step", "step"), ("tokens", "token count")):
+        unknown = sum(row[axis] is None for row in rows)
+        if unknown:
+            notes.append(f" {unknown} of {len(rows)} checkpoints have no known {name}.")
+    return "".join(notes)
+
+
+def _in_words(name: str, group: Sequence[Row]) -> str:
+    low, high = (pick(group, key=lambda row: row["value"]) for pick in (min, max))
+    first, last = group[0], group[-1]
+    return (
+        f"{name}: {first['value']:.4g} at {_place(first)}, lowest {low['value']:.4g} at "
+        f"{_place(low)}, highest {high['value']:.4g} at {_place(high)}, {last['value']:.4g} at "
+        f"{_place(last)}"
+    )
+
+
+def _place(row: Row) -> str:
+    return row["revision"] if row["step"] is None else f"step {row['step']:,}"
+
+
+def _point(row: Row, quantity: Trajectory) -> Row | None:
+    value = row[quantity.column]
+    if not _finite(value):
+        return None
+    error = row[quantity.se] if quantity.se else None
+    margin = Z95 * error if _finite(error) else 0.0
+    names = ("series", "label", "variant", "revision", "step", "tokens")
+    return {
+        **{name: row[name] for name in names},
+        "checkpoint": f"{row['label']} {row['revision']}",
+        "value": value,
+        "se": error if _finite(error) else None,
+        "spread": row[quantity.spread] if quantity.spread else None,
+        "low": value - margin,
+        "high": value + margin,
+        "n": row.get("n_sequences") or row.get("n_tokens") or row.get("n"),
+    }
+
+
+def _finite(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)

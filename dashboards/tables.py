@@ -1,0 +1,268 @@
+"""What the report shows, as plain rows: every measurement carries its model's and text's label."""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dashboards import query
+from jobs.records import SIDE_TABLES, TABLES
+
+Row = dict[str, Any]
+
+LAST_LAYER = -1
+"""The layer of the features that the LM head multiplies, after the final norm."""
+
+_HEAVY = {"spectrum", "token_norms", "traceback"}
+_TEXT_PARAMETERS = {
+    "dataset": "{}",
+    "task": "{}",
+    "n_sequences": "M = {}",
+    "seq_len": "L = {}",
+    "forward_dtype": "{}",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The rows that the report is made from.
+
+    Attributes:
+        results: Folder of the results.
+        checkpoints: Rows of `checkpoints`, one per checkpoint.
+        geometry: Rows of `geometry`, spectra left out.
+        head: Rows of `head`, token norms left out.
+        loss: Rows of `evals` with the metric "loss".
+        failures: Rows of `failures` whose cell has no rows by now.
+    """
+
+    results: Path
+    checkpoints: tuple[Row, ...]
+    geometry: tuple[Row, ...]
+    head: tuple[Row, ...]
+    loss: tuple[Row, ...]
+    failures: tuple[Row, ...]
+
+
+def read(results: str | Path) -> Measured:
+    """Reads the rows of a report.
+
+    Every row gets `label` (its model, with suite and stage where there are several), `variant`
+    (its text and settings, where there are several) and `series` (both).
+
+    Args:
+        results: Folder of the results.
+
+    Returns:
+        The rows, in the order of `dashboards.query.load`.
+
+    Raises:
+        StoreError: The folder cannot be read.
+    """
+    tables = {name: _rows(name, results) for name in ("checkpoints", "geometry", "head", "evals")}
+    tables["evals"] = [row for row in tables["evals"] if row["metric"] == "loss"]
+    everything = [row for rows in tables.values() for row in rows]
+    several_suites = len({row["suite"] for row in everything}) > 1
+    several_stages = len({row["stage"] for row in everything}) > 1
+    for rows in tables.values():
+        for row in rows:
+            row["label"] = _label(row, several_suites, several_stages)
+        _name_variants(rows)
+    unique = {checkpoint_key(row): row for row in reversed(tables["checkpoints"])}
+    done = _done_cells(results)
+    return Measured(
+        results=Path(results),
+        checkpoints=tuple(reversed(unique.values())),
+        geometry=tuple(tables["geometry"]),
+        head=tuple(tables["head"]),
+        loss=tuple(tables["evals"]),
+        failures=tuple(row for row in _rows("failures", results) if row["cell_id"] not in done),
+    )
+
+
+def checkpoint_key(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Returns what names a checkpoint: suite, model and revision."""
+    return (row["suite"], row["model"], row["revision"])
+
+
+def natural(text: str) -> list[tuple[int, str]]:
+    """Returns a sort key by which pico-64 comes before pico-128."""
+    return [
+        (int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", text)
+    ]
+
+
+def by_series(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Groups rows by their `series`, in natural order of the names; each group by step."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row["series"]].append(row)
+    return {name: groups[name] for name in sorted(groups, key=natural)}
+
+
+def last_layer(measured: Measured) -> list[Row]:
+    """Returns the geometry of the features after the final norm."""
+    return [row for row in measured.geometry if row["layer"] == LAST_LAYER]
+
+
+def checkpoint_table(measured: Measured) -> list[Row]:
+    """Joins what was measured of each checkpoint.
+
+    Args:
+        measured: The rows of the results.
+
+    Returns:
+        Per checkpoint and text one row, by series and step: `label`, `revision`, `step`, `tokens`,
+        `stage`, `variant`, `loss`, `geometry`, `head` (rows of those tables, or None), `weights`
+        (SHA-256, or None) and `same_weights` (the other checkpoints with equal weights).
+    """
+    weights = {checkpoint_key(row): row["weights_sha256"] for row in measured.checkpoints}
+    owners: dict[str, list[Row]] = defaultdict(list)
+    for row in measured.checkpoints:
+        if row["weights_sha256"] is not None:
+            owners[row["weights_sha256"]].append(row)
+    heads = {checkpoint_key(row): row for row in measured.head}
+    texts: dict[tuple[str, str, str], list[tuple[Row | None, Row | None]]] = defaultdict(list)
+    losses = {(*checkpoint_key(row), row["task"]): row for row in measured.loss}
+    for row in last_layer(measured):
+        key = checkpoint_key(row)
+        texts[key].append((row, losses.get((*key, row["dataset"]))))
+    paired = {id(loss) for pairs in texts.values() for _, loss in pairs}
+    for row in measured.loss:
+        if id(row) not in paired:
+            texts[checkpoint_key(row)].append((None, row))
+    firsts = {
+        checkpoint_key(row): row
+        for row in (*measured.loss, *measured.head, *measured.geometry, *measured.checkpoints)
+    }
+    return [
+        {
+            **{name: first[name] for name in ("label", "revision", "step", "tokens", "stage")},
+            "variant": _variant((geometry, loss)),
+            "geometry": geometry,
+            "loss": loss,
+            "head": heads.get(key),
+            "weights": weights.get(key),
+            "same_weights": [
+                f"{other['label']} {other['revision']}"
+                for other in owners.get(weights.get(key) or "", [])
+                if checkpoint_key(other) != key
+            ],
+        }
+        for key, first in sorted(firsts.items(), key=lambda item: _table_order(item[1]))
+        for geometry, loss in sorted(texts.get(key, [(None, None)]), key=_variant)
+    ]
+
+
+def provenance_table(results: str | Path) -> list[tuple[str, list[str]]]:
+    """Collects how the rows came to be.
+
+    Args:
+        results: Folder of the results.
+
+    Returns:
+        Each entry's dotted name and its distinct values; times (`seconds`) are added up.
+
+    Raises:
+        StoreError: The folder cannot be read.
+    """
+    values: dict[str, set[str]] = defaultdict(set)
+    seconds = 0.0
+    for record in query.provenance(results):
+        for name, value in _flatten("", record):
+            if name == "seconds" and isinstance(value, int | float):
+                seconds += value
+            else:
+                values[name].add(str(value))
+    entries = [(name, sorted(values[name], key=natural)) for name in sorted(values)]
+    return [*entries, ("seconds, all cells together", [f"{seconds:,.1f}"])] if seconds else entries
+
+
+def with_error(value: float | None, error: float | None) -> str:
+    """Formats a value ± its standard error, to two digits of the error."""
+    usable = error is not None and math.isfinite(error) and error > 0
+    if value is None or not math.isfinite(value) or error is None or not usable:
+        return plain(value)
+    places = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:,.{places}f} ± {error:,.{places}f}"
+
+
+def plain(value: float | None) -> str:
+    """Formats a number to four digits; says so where there is none, or none that is finite."""
+    if value is None:
+        return "–"
+    return _digits(value, 4) if math.isfinite(value) else "not finite"
+
+
+def count(value: int | None) -> str:
+    """Formats a count, from a million on with M, B or T."""
+    if value is None:
+        return "–"
+    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6)):
+        if value >= size:
+            return f"{_digits(value / size, 3)} {unit}"
+    return f"{value:,}"
+
+
+def _digits(value: float, digits: int) -> str:
+    # "#" keeps trailing zeros, so that columns line up, and with them a bare point.
+    return format(value, f"#.{digits}g").rstrip(".")
+
+
+def _rows(table: str, results: str | Path) -> list[Row]:
+    columns = [name for name in TABLES[table].names if name not in _HEAVY]
+    rows: list[Row] = query.load(table, results, columns=columns).to_pylist()
+    return rows
+
+
+def _done_cells(results: str | Path) -> set[str]:
+    # A cell that failed once and was done later is no failure any more.
+    primaries = set(TABLES) - SIDE_TABLES - {"failures"}
+    return {
+        cell
+        for table in primaries
+        for cell in query.load(table, results, columns=["cell_id"]).column("cell_id").to_pylist()
+    }
+
+
+def _label(row: Row, several_suites: bool, several_stages: bool) -> str:
+    model = str(row["model"])
+    name = f"{row['suite']}/{model}" if several_suites and row["suite"] != model else model
+    return f"{name} ({row['stage']})" if several_stages else name
+
+
+def _name_variants(rows: Sequence[Row]) -> None:
+    settings = {
+        name: pattern
+        for name, pattern in _TEXT_PARAMETERS.items()
+        if len({row.get(name) for row in rows}) > 1
+    }
+    draws: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for row in rows:
+        row["variant"] = ", ".join(pattern.format(row[name]) for name, pattern in settings.items())
+        draws[row["label"], row["variant"]].add(row.get("sequences_fingerprint") or "")
+    for row in rows:
+        if len(draws[row["label"], row["variant"]]) > 1:
+            draw = f"draw {(row.get('sequences_fingerprint') or 'unknown')[:8]}"
+            row["variant"] = ", ".join(filter(None, (row["variant"], draw)))
+        row["series"] = ", ".join(filter(None, (row["label"], row["variant"])))
+
+
+def _variant(pair: tuple[Row | None, Row | None]) -> str:
+    return next((str(row["variant"]) for row in pair if row is not None), "")
+
+
+def _table_order(row: Row) -> tuple[object, ...]:
+    step = row["step"]
+    return (natural(row["label"]), step is None, step or 0, row["revision"])
+
+
+def _flatten(prefix: str, value: object) -> Iterable[tuple[str, object]]:
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield from _flatten(f"{prefix}.{name}" if prefix else str(name), part)
+    else:
+        yield prefix, value
