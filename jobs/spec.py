@@ -21,14 +21,16 @@ class PicoCorpus(Frozen):
 
     vocabulary_size: int = Field(2048, ge=300, le=65536)
     """Size of the BPE vocabulary, special tokens included."""
-    training_tokens: int = Field(2_100_000, ge=10_000)
+    training_tokens: int = Field(1_750_000, ge=10_000)
     """Length of the training stream, in tokens."""
-    english_share: float = Field(0.45, ge=0, le=1)
+    english_share: float = Field(0.4, ge=0, le=1)
     """Share of the training tokens that is English prose."""
-    arithmetic_share: float = Field(0.35, ge=0, le=1)
+    arithmetic_share: float = Field(0.4, ge=0, le=1)
     """Share of the training tokens that is worked sums; invented facts take the rest."""
     heldout_share: float = Field(0.2, gt=0, lt=0.5)
     """Share of the English documents that no model trains on."""
+    training_problems: int = Field(8192, ge=1)
+    """Number of arithmetic problems for post-training."""
     heldout_problems: int = Field(1024, ge=1)
     """Number of held-out arithmetic problems."""
     subjects: int = Field(256, ge=1, le=4096)
@@ -59,15 +61,15 @@ class PicoModel(Frozen):
     """Number of attention heads; vLLM refuses heads narrower than 32."""
     sequence_length: int = Field(64, ge=8)
     """Length of a training sequence, in tokens."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(8, ge=1)
     """Sequences per optimizer step."""
-    last_step: int = Field(2048, ge=1)
+    last_step: int = Field(3328, ge=1)
     """The last optimizer step, and the last checkpoint."""
     checkpoint_every: int = Field(256, ge=1)
     """After steps 0, 1, 2, 4 … 512, one checkpoint every this many steps."""
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(4e-3, gt=0)
     """Peak learning rate of AdamW."""
-    warmup_steps: int = Field(64, ge=0)
+    warmup_steps: int = Field(100, ge=0)
     """Steps of linear warm-up before the schedule."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate after the warm-up: cosine decay to a tenth of the peak, or constant."""
@@ -113,7 +115,7 @@ class PicoSuite(Frozen):
     """What its models learn."""
     models: tuple[PicoModel, ...] = (
         PicoModel(),
-        PicoModel(name="pico-128", hidden_size=128, heads=4, learning_rate=1e-3),
+        PicoModel(name="pico-128", hidden_size=128, heads=4, learning_rate=3e-3),
     )
     """Its models."""
 

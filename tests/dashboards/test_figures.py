@@ -1,3 +1,5 @@
+"""Figures: what is drawn, and what their captions say."""
+
 import json
 import math
 import xml.etree.ElementTree as ET

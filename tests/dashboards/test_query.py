@@ -1,3 +1,5 @@
+"""Reading tables: unfinished files, duplicates, versions, order."""
+
 import json
 import subprocess
 import sys

@@ -1,3 +1,5 @@
+"""The report page: complete, offline, escaped, useful on poor data."""
+
 import html
 import json
 import math

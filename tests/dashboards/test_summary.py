@@ -1,3 +1,5 @@
+"""The summary: a turn is claimed only beyond its paired uncertainty."""
+
 import math
 import re
 import shutil

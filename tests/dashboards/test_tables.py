@@ -1,3 +1,5 @@
+"""The tables of the report."""
+
 from pathlib import Path
 
 import pytest

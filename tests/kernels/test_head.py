@@ -1,3 +1,5 @@
+"""Head statistics against slow references, and their invariances."""
+
 import math
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Influences and standard errors against reweighting and the bootstrap."""
+
 import numpy as np
 import pytest
 import torch

@@ -1,3 +1,5 @@
+"""Streaming moments: any split gives the same."""
+
 import random
 from itertools import pairwise
 

@@ -1,3 +1,5 @@
+"""Spectra and ranks against slow references, and their invariances."""
+
 import math
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Correlations against scipy."""
+
 import math
 
 import numpy as np

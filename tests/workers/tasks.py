@@ -1,0 +1,70 @@
+"""Tasks of a tiny study, and what they report."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from jobs.cells import Cell
+from jobs.events import Event, Finished
+from jobs.spec import (
+    Evals,
+    Geometry,
+    Head,
+    LocalSuite,
+    LocalText,
+    Loss,
+    Study,
+)
+from jobs.work import SequencesWork
+from orchestrator.plan import make_plan
+from tests.conftest import Texts
+from workers.run import Task, run_task
+
+M, BATCH = 40, 16
+
+
+def small_study(series: Path, texts: Texts, **changes: Any) -> Study:
+    dataset = LocalText(paths=(str(texts.txt),), sequences=M, sequence_length=24)
+    second = LocalText(paths=(str(texts.jsonl),), sequences=M, sequence_length=16, mode="packed")
+    return Study(
+        name="test",
+        suites=(LocalSuite(name="tiny", path=str(series)),),
+        datasets={"one": dataset, "two": second},
+        geometry=Geometry(datasets=("one", "two"), layers="all"),
+        head=Head(unigram_dataset="one"),
+        evals=Evals(loss=Loss(datasets=("one", "two"))),
+    ).model_copy(update=changes)
+
+
+def task_of(cells: Iterable[Cell], results: Path) -> Task:
+    return Task(tuple(cells), results, "cpu", 1, BATCH)
+
+
+def run_cells(cells: Iterable[Cell], results: Path) -> list[Event]:
+    events: list[Event] = []
+    run_task(task_of(cells, results), events.append)
+    return events
+
+
+def prepare(study: Study, results: Path) -> list[list[Cell]]:
+    """Draws the sequences; returns the cells of each checkpoint."""
+    cells = make_plan(study).cells
+    for cell in cells:
+        if isinstance(cell.work, SequencesWork):
+            assert isinstance(run_cells([cell], results)[-1], Finished)
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if cell.checkpoint is not None:
+            groups.setdefault(cell.group, []).append(cell)
+    return list(groups.values())
+
+
+def kinds(events: Iterable[Event], kind: type) -> list[Any]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def fail(*_args: Any, **_options: Any) -> Any:
+        raise error
+
+    return fail

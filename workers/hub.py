@@ -1,0 +1,288 @@
+"""Checkpoints: from a folder to a model whose weights are all there, finite and the file's own."""
+
+import contextlib
+import copy
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from jobs.errors import DataError
+
+# A bar for every load would tear the run's own progress apart.
+transformers_logging.disable_progress_bar()
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A causal language model, ready to be measured.
+
+    Attributes:
+        model: The transformers model, in evaluation mode and in the precision to run in.
+        tokenizer: Its tokenizer.
+        head: The output embedding's rows of real tokens as stored, (V, d) float32.
+        final_norm_gain: Gain of the norm before the head, (d,) float64.
+        tied: Whether the LM head is the input embedding.
+        path: Where it was loaded from.
+        weights_sha256: Hash over names, types, shapes and bytes of the stored tensors.
+        stored_dtype: Precision of the stored floating-point tensors, several joined by `+`.
+        weight_bytes: Size of the weight files.
+    """
+
+    model: Any
+    tokenizer: Any
+    head: torch.Tensor
+    final_norm_gain: torch.Tensor
+    tied: bool
+    path: Path
+    weights_sha256: str
+    stored_dtype: str
+    weight_bytes: int
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Token ids of the tokenizer; the head's further rows are padding."""
+        return len(self.tokenizer)
+
+
+def load_checkpoint(path: Path, tokenizer: Path, dtype: str, device: str) -> LoadedCheckpoint:
+    """Loads a transformers folder, having read every stored tensor once.
+
+    Args:
+        path: Folder with config.json and safetensors files.
+        tokenizer: Folder of the tokenizer.
+        dtype: Precision to run in.
+        device: Where to put it.
+
+    Raises:
+        DataError: Weights that are truncated, not finite, missing or of another shape; a
+            checkpoint that is quantized or needs its own code; a folder that transformers cannot
+            read; a tokenizer with more ids than the head has rows.
+    """
+    _check_config(path)
+    sha256, stored_dtype, weight_bytes = read_weights(path)
+    # Loaded as stored, so that the head is measured before any rounding to the running precision.
+    stored = torch.float32 if "+" in stored_dtype else getattr(torch, stored_dtype)
+    model = _load_model(path, stored).eval().requires_grad_(False).to(device)
+    loaded_tokenizer = load_tokenizer(tokenizer)
+    weight = model.get_output_embeddings().weight
+    if len(loaded_tokenizer) > len(weight):
+        raise DataError(
+            f"{path}: the tokenizer has {len(loaded_tokenizer)} ids, the head {len(weight)} rows",
+            "give the suite the tokenizer that the model was trained with",
+        )
+    exact = float64_device(weight.device)
+    head = weight[: len(loaded_tokenizer)].to(exact, torch.float32, copy=True)
+    gain = final_norm_gain(model)
+    for parameter in model.parameters():
+        # Not model.to(dtype): that would round buffers too, such as the rotary frequencies.
+        parameter.data = parameter.data.to(getattr(torch, dtype))
+    return LoadedCheckpoint(
+        model=model,
+        tokenizer=loaded_tokenizer,
+        head=head,
+        final_norm_gain=gain,
+        tied=weight is model.get_input_embeddings().weight,
+        path=path,
+        weights_sha256=sha256,
+        stored_dtype=stored_dtype,
+        weight_bytes=weight_bytes,
+    )
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Returns the tokenizer of a folder.
+
+    Raises:
+        DataError: transformers cannot read it.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # Malformed files raise bare Exceptions in Rust.
+        if is_out_of_memory(error):
+            raise
+        raise DataError(
+            f"the tokenizer in {folder} cannot be loaded: {_first_line(error)}",
+            "check tokenizer.json, or give the suite's `tokenizer`",
+        ) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether an error says that memory didn't suffice.
+
+    On the CPU, torch says it by a RuntimeError of its allocator.
+    """
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def float64_device(device: torch.device) -> torch.device:
+    """Returns where float64 results of a device are kept: there, or on the CPU beside MPS."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def final_norm_gain(model: Any) -> torch.Tensor:
+    """Returns the gain of the norm before the head, (d,) float64; ones if there is none.
+
+    The gain is read off the norm's own output, which holds for any architecture: for an x of
+    zero mean and unit mean square, (norm(x) − norm(−x))/2 is gain · x up to the norm's
+    epsilon, for LayerNorm and RMSNorm alike, and a bias cancels.
+    """
+    weight = model.get_output_embeddings().weight
+    width = weight.shape[1]
+    # The decoder's last child that holds one vector of size d.
+    norms = [
+        child
+        for child in model.get_decoder().children()
+        if getattr(getattr(child, "weight", None), "shape", None) == (width,)
+    ]
+    if not norms:
+        return torch.ones(width, dtype=torch.float64, device=float64_device(weight.device))
+    exact = float64_device(weight.device)
+    norm = copy.deepcopy(norms[-1]).to(exact).double()
+    x = _zero_mean_unit_rms(width).to(exact)
+    # At a scale far above epsilon, the norm divides by the root mean square alone.
+    return (norm(1e4 * x).double() - norm(-1e4 * x).double()) / (2 * x)
+
+
+def read_weights(path: Path) -> tuple[str, str, int]:
+    """Reads every stored tensor of a folder: hash, precision, size in bytes.
+
+    The hash covers names, types, shapes and bytes in the order of the names, so that sharding
+    doesn't change it.
+
+    Raises:
+        DataError: No safetensors, a shard that is missing, a file that is no safetensors file or
+            is cut short; a tensor that is not finite.
+    """
+    files = _weight_files(path)
+    sha256 = hashlib.sha256()
+    dtypes: set[str] = set()
+    with contextlib.ExitStack() as stack:
+        where: dict[str, tuple[Path, Any]] = {}
+        for file in files:
+            try:
+                opened = stack.enter_context(safe_open(file, framework="pt"))
+            except SafetensorError as error:
+                raise DataError(
+                    f"{file} cannot be read: {error}",
+                    "the file is truncated or no safetensors file; fetch or save it again",
+                ) from error
+            where |= dict.fromkeys(opened.keys(), (file, opened))
+        for name in sorted(where):
+            file, opened = where[name]
+            tensor = opened.get_tensor(name)
+            if tensor.is_floating_point():
+                if not bool(torch.isfinite(tensor).all()):
+                    raise DataError(
+                        f"{file}: tensor {name} holds values that are not finite",
+                        "the checkpoint is damaged or the run diverged; leave it out of the suite",
+                    )
+                dtypes.add(str(tensor.dtype).removeprefix("torch."))
+            sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            sha256.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    if not dtypes:
+        raise DataError(f"{path} holds no floating-point weights", "save the checkpoint again")
+    return sha256.hexdigest(), "+".join(sorted(dtypes)), sum(f.stat().st_size for f in files)
+
+
+def _weight_files(path: Path) -> list[Path]:
+    """Returns the files that transformers loads: the whole model, or the shards of its index.
+
+    Others, such as the original's consolidated weights, may lie beside.
+    """
+    whole, index = path / "model.safetensors", path / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    if not index.is_file():
+        raise DataError(
+            f"{path} holds no model.safetensors",
+            "convert it: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
+        )
+    try:
+        names = set(json.loads(index.read_text())["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise DataError(f"{index} is malformed: {error}", "fetch or save it again") from error
+    files = sorted(path / name for name in names)
+    for file in files:
+        if not file.is_file():
+            raise DataError(f"{file} is missing, which the index names", "fetch it again")
+    return files
+
+
+def _load_model(path: Path, dtype: torch.dtype) -> Any:
+    """Returns the model of a folder, every tensor of which comes from its files."""
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            # They are told of below, by name.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # Every architecture checks its configuration in its own way.
+        if is_out_of_memory(error):
+            raise
+        raise DataError(
+            f"{path} cannot be loaded: {_first_line(error)}",
+            "check that config.json and the weights belong together",
+        ) from error
+    misshapen = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
+    wrong = sorted({*info["missing_keys"], *misshapen})
+    if wrong:
+        raise DataError(
+            f"{path}: {len(wrong)} tensors are missing or misshapen, first {wrong[0]}",
+            "they belong to another model, or the save was cut short",
+        )
+    numbers = {name: re.search(r"\.(\d+)\.", name) for name in info["unexpected_keys"]}
+    blocks = model.config.num_hidden_layers
+    beyond = sorted(name for name, found in numbers.items() if found and int(found[1]) >= blocks)
+    if beyond:
+        raise DataError(
+            f"{path}: config.json tells of {blocks} blocks, but there is a tensor {beyond[0]}",
+            "give the checkpoint the config.json that it was saved with",
+        )
+    return model
+
+
+def _check_config(path: Path) -> None:
+    """Raises DataError where config.json isn't JSON, asks for code of its own or is quantized."""
+    try:
+        config = json.loads((path / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}/config.json cannot be read: {error}", "save it again") from error
+    if not isinstance(config, dict):
+        raise DataError(f"{path}/config.json holds no table of names and values", "save it again")
+    if "auto_map" in config:
+        raise DataError(
+            f"{path} needs Python code of its own ({config['auto_map']}), which is never run",
+            "use a checkpoint whose architecture transformers knows",
+        )
+    if config.get("quantization_config"):
+        raise DataError(
+            f"{path} is quantized, so its weights are not what they stand for",
+            "use the checkpoint in float32, bfloat16 or float16",
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _zero_mean_unit_rms(width: int) -> torch.Tensor:
+    """Returns a vector without zeros, of mean 0 and mean square 1, (width,) float64."""
+    x = torch.ones(width, dtype=torch.float64)
+    x[: width // 2] = -1.0
+    x = x - x.mean()
+    return x / x.square().mean().sqrt()

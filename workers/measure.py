@@ -1,0 +1,262 @@
+"""Measurements of a loaded checkpoint: geometry, head, held-out loss, and what it is.
+
+Each function returns rows of one table, without the keys that the store adds.
+"""
+
+import math
+from typing import Any
+
+import torch
+
+from jobs.errors import DataError
+from jobs.work import GeometryWork, HeadWork, LossWork
+from workers.features import ForwardPass
+from workers.hub import LoadedCheckpoint
+from workers.kernels import head as head_kernels
+from workers.kernels.influence import influences, standard_error
+from workers.kernels.moments import MomentAccumulator
+from workers.kernels.spectrum import (
+    Spectrum,
+    fit_alpha_req,
+    participation_ratio,
+    rankme,
+    rankme_logits,
+    rankme_singular,
+    spectrum,
+    stable_rank,
+    top_share,
+)
+from workers.sequences import TokenSequences
+
+LAST_LAYER = -1
+"""The column `layer` of the hidden state after the final norm."""
+
+Rows = list[dict[str, Any]]
+
+
+def checkpoint_rows(checkpoint: LoadedCheckpoint) -> Rows:
+    """Returns the row of table `checkpoints`."""
+    model = checkpoint.model
+    head = model.get_output_embeddings().weight
+    return [
+        {
+            "weights_sha256": checkpoint.weights_sha256,
+            "architecture": type(model).__name__,
+            "n_parameters": sum(p.numel() for p in model.parameters()),
+            "n_layers": model.config.num_hidden_layers,
+            "d": head.shape[1],
+            "vocabulary_size": checkpoint.vocabulary_size,
+            "head_rows": head.shape[0],
+            "tied": checkpoint.tied,
+            "weight_bytes": checkpoint.weight_bytes,
+            "stored_dtype": checkpoint.stored_dtype,
+        }
+    ]
+
+
+def geometry_rows(
+    work: GeometryWork,
+    checkpoint: LoadedCheckpoint,
+    sequences: TokenSequences,
+    passed: ForwardPass,
+) -> tuple[Rows, Rows]:
+    """Returns the rows of `geometry` and of its side table `influences`.
+
+    The last layer has standard errors, since its features are kept; the others have only moments.
+
+    Raises:
+        DataError: A layer whose features don't vary, or are not finite.
+    """
+    features = passed.features
+    whole = _moments(features)
+    found = _spectrum(LAST_LAYER, whole)
+    about: dict[str, Any] = {
+        "dataset": work.dataset,
+        "sequences_fingerprint": sequences.fingerprint,
+        "n_sequences": len(sequences),
+        "seq_len": sequences.seq_len,
+        "share_full_length": sequences.share_full_length,
+        "forward_dtype": work.dtype,
+    }
+    last = about | _spectral_columns(LAST_LAYER, found)
+    fit = fit_alpha_req(found.eigenvalues, found.count)
+    by_rankme, by_alpha = influences(features, found, fit)
+    half = rankme(_spectrum(LAST_LAYER, _moments(features[: len(features) // 2])).eigenvalues)
+    last |= {
+        "rankme_se": standard_error(by_rankme),
+        "alpha_req_se": _number(standard_error(by_alpha)),
+        "rankme_extrapolated": 2 * last["rankme"] - half,
+        "rankme_logits": rankme_logits(whole.covariance(), checkpoint.head),
+        "se_reliable": len(features) >= 10 * features.shape[1],
+    }
+    side = {
+        "dataset": work.dataset,
+        "sequences_fingerprint": sequences.fingerprint,
+        "layer": LAST_LAYER,
+        "influence_rankme": by_rankme.float().cpu().numpy(),
+        "influence_alpha_req": by_alpha.float().cpu().numpy(),
+    }
+    others = [
+        about | _spectral_columns(layer, _spectrum(layer, moments))
+        for layer, moments in (passed.layers if work.layers == "all" else {}).items()
+    ]
+    return [last, *others], [side]
+
+
+def head_rows(
+    work: HeadWork, checkpoint: LoadedCheckpoint, sequences: TokenSequences | None
+) -> Rows:
+    """Returns the row of table `head`.
+
+    Raises:
+        DataError: Rows of norm zero, unless the work drops them.
+    """
+    all_norms = head_kernels.row_norms(checkpoint.head)
+    zero = (all_norms == 0).nonzero().flatten().tolist()
+    if zero and not work.drop_zero_rows:
+        raise DataError(
+            f"{len(zero)} rows of the LM head have norm zero: token ids "
+            f"{', '.join(map(str, zero[:20]))}{' …' if len(zero) > 20 else ''}",
+            "set head.drop_zero_rows = true to leave them out",
+        )
+    kept = (all_norms > 0).nonzero().flatten()
+    if len(kept) < 2:
+        raise DataError(
+            f"the LM head has only {len(kept)} rows that aren't zero", "leave the checkpoint out"
+        )
+    head, norms = checkpoint.head[kept], all_norms[kept]
+    token_ids = kept.cpu().numpy()
+    statistics = head_kernels.norm_statistics(norms)
+    overlaps = head_kernels.overlap_statistics(head)
+    by_id = head_kernels.correlate_with_token_ids(norms, token_ids)
+    row: dict[str, Any] = {
+        "n_tokens": len(head),
+        "d": head.shape[1],
+        "tied": checkpoint.tied,
+        "norm_mean": statistics.mean,
+        "norm_std": statistics.std,
+        "norm_cv": statistics.cv,
+        "norm_min": statistics.min,
+        "norm_max": statistics.max,
+        "norm_range": statistics.range,
+        "norm_quantiles": list(statistics.quantiles),
+        "norm_cv_invariant": head_kernels.norm_cv_invariant(head, checkpoint.final_norm_gain),
+        "overlap_mean": overlaps.mean,
+        "overlap_std": overlaps.std,
+        "overlap_rms": overlaps.rms,
+        "overlap_mean_scaled": overlaps.mean_scaled,
+        "overlap_std_scaled": overlaps.std_scaled,
+        "overlap_random": overlaps.random,
+        "welch_bound": overlaps.welch_bound,
+        "etf_tightness": overlaps.etf_tightness,
+        "equiangularity": overlaps.equiangularity,
+        "pearson_norm_token_id": _number(by_id.pearson),
+        "spearman_norm_token_id": _number(by_id.spearman),
+        "dropped_rows": zero,
+        "token_norms": torch.where(all_norms > 0, all_norms, math.nan).float().cpu().numpy(),
+    }
+    if sequences is not None:
+        counts = torch.bincount(sequences.ids, minlength=len(all_norms))[kept.cpu()].numpy()
+        by_count = head_kernels.correlate_with_counts(norms, counts)
+        row |= {
+            "unigram_dataset": work.unigram_dataset,
+            "pearson_norm_unigram": _number(by_count.pearson),
+            "spearman_norm_unigram": _number(by_count.spearman),
+        }
+    order = norms.argsort(descending=True, stable=True).cpu()
+    shown = min(work.extreme_tokens, len(order))
+    row["highest_norm_tokens"] = _decoded(checkpoint, kept.cpu()[order[:shown]])
+    row["lowest_norm_tokens"] = _decoded(checkpoint, kept.cpu()[order.flip(0)[:shown]])
+    return [row]
+
+
+def loss_rows(work: LossWork, sequences: TokenSequences, passed: ForwardPass) -> Rows:
+    """Returns the row of table `evals`: mean token loss, its error clustered by sequence.
+
+    The standard error is that of a ratio of sums over sequences (delta method).
+
+    Raises:
+        DataError: No sequence has a second token, so that nothing is predicted; a loss that is not
+            finite.
+    """
+    if passed.loss_sums is None:
+        raise ValueError("the pass computed no losses")
+    counts = passed.loss_counts.double()
+    total = float(counts.sum())
+    if total == 0:
+        raise DataError(
+            "every sequence has a single token, so there is nothing to predict",
+            "raise the dataset's `sequence_length` or `minimum_length`",
+        )
+    loss = float(passed.loss_sums.sum()) / total
+    if not math.isfinite(loss):
+        raise DataError(
+            f"the loss is {loss}", 'try forward.dtype = "float32"; else the run diverged'
+        )
+    residuals = passed.loss_sums - loss * counts
+    return [
+        {
+            "task": work.dataset,
+            "metric": "loss",
+            "value": loss,
+            "stderr": float(residuals.square().sum().sqrt()) / total,
+            "n": int(total),
+            "sequences_fingerprint": sequences.fingerprint,
+        }
+    ]
+
+
+def _spectral_columns(layer: int, found: Spectrum) -> dict[str, Any]:
+    eigenvalues = found.eigenvalues
+    fit = fit_alpha_req(eigenvalues, found.count)
+    return {
+        "layer": layer,
+        "d": len(eigenvalues),
+        "rankme": rankme(eigenvalues),
+        "rankme_sv": rankme_singular(found.singular_values),
+        "alpha_req": _number(fit.value),
+        "alpha_r2": _number(fit.r2),
+        "alpha_first_rank": fit.first_rank,
+        "alpha_last_rank": fit.last_rank,
+        "participation_ratio": participation_ratio(eigenvalues),
+        "stable_rank": stable_rank(eigenvalues),
+        "top1_share": top_share(eigenvalues, 1),
+        "top10_share": top_share(eigenvalues, 10),
+        "spectrum": eigenvalues.cpu().numpy(),
+    }
+
+
+def _spectrum(layer: int, moments: MomentAccumulator) -> Spectrum:
+    """Returns the spectrum, having seen that there is a variance to speak of.
+
+    Equal features have a variance all the same, of their float32 rounding.
+    """
+    rounding = 8 * torch.finfo(torch.float32).eps * float(moments.mean.abs().max())
+    if not bool(torch.isfinite(moments.covariance()).all()):
+        raise DataError(
+            f"the features of layer {layer} are not finite",
+            'try forward.dtype = "float32"; else the run diverged',
+        )
+    found = spectrum(moments)
+    if float(found.eigenvalues[0]) <= rounding**2:
+        raise DataError(
+            f"the features of layer {layer} are the same for every sequence",
+            "measure on longer or other sequences; layer 0 alone: they end with the same token, "
+            'so use geometry.layers = "last"; the last layer: the checkpoint is degenerate',
+        )
+    return found
+
+
+def _moments(features: torch.Tensor) -> MomentAccumulator:
+    moments = MomentAccumulator()
+    moments.update(features)
+    return moments
+
+
+def _decoded(checkpoint: LoadedCheckpoint, token_ids: torch.Tensor) -> list[str]:
+    return [str(checkpoint.tokenizer.decode([token])) for token in token_ids.tolist()]
+
+
+def _number(value: float) -> float | None:
+    """Returns the value, or None where it isn't defined, which Arrow stores as null."""
+    return None if math.isnan(value) else value

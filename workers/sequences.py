@@ -1,0 +1,261 @@
+"""Sequences: a text drawn, tokenized and ordered once, shared by all checkpoints of a tokenizer.
+
+They are stored as one flat run of token ids and the length of each sequence.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from jobs.errors import DataError
+from jobs.spec import Sequences
+from jobs.work import TextFiles
+from workers.hub import load_tokenizer
+
+_BATCH = 512
+_TOKENIZER_FILES = (
+    "added_tokens.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+
+
+@dataclass(frozen=True)
+class TokenSequences:
+    """Token sequences of various lengths.
+
+    Attributes:
+        ids: All token ids, one sequence after the other, (total,) int64.
+        lengths: Length of each sequence, (M,) int64.
+        seq_len: Longest allowed length L.
+        fingerprint: SHA-256 of ids and lengths.
+    """
+
+    ids: torch.Tensor
+    lengths: torch.Tensor
+    seq_len: int
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def share_full_length(self) -> float:
+        """Share of the sequences that have length L."""
+        return float((self.lengths == self.seq_len).double().mean())
+
+    def batches(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Yields (places (B,), ids (B, T) padded on the right with 0, lengths (B,)).
+
+        Sequences of like length share a batch, longest first, so that little is padded and
+        memory that doesn't suffice shows at once.
+        """
+        starts = self.lengths.cumsum(0) - self.lengths
+        order = torch.argsort(self.lengths, descending=True, stable=True)
+        for places in order.split(size):
+            lengths = self.lengths[places]
+            padded = torch.zeros(len(places), int(lengths.max()), dtype=torch.int64)
+            for row, place in enumerate(places.tolist()):
+                start, length = int(starts[place]), int(self.lengths[place])
+                padded[row, :length] = self.ids[start : start + length]
+            yield places, padded, lengths
+
+
+def load_sequences(folder: Path) -> TokenSequences:
+    """Reads what `draw_sequences` wrote."""
+    tensors = load_file(folder / "sequences.safetensors")
+    about = json.loads((folder / "sequences.json").read_text())
+    return TokenSequences(
+        tensors["ids"].long(), tensors["lengths"].long(), about["seq_len"], about["fingerprint"]
+    )
+
+
+def draw_sequences(
+    text: TextFiles | Path,
+    draw: Sequences,
+    tokenizer_folder: Path,
+    folder: Path,
+    report: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """Draws M sequences of at most L tokens and writes them into a folder.
+
+    Documents are taken in a seeded random order, so a smaller M is a prefix of a larger one.
+
+    Args:
+        text: Files of the user's, or a JSONL file of ours with the field `text`.
+        draw: M, L, mode, special tokens, minimum length, seed.
+        tokenizer_folder: Folder of the tokenizer.
+        folder: Where to write.
+        report: Called with (sequences so far, M).
+
+    Returns:
+        The own columns of table `sequences`, but the dataset's name.
+
+    Raises:
+        DataError: Too little text, files that cannot be read or changed since they were planned,
+            or a tokenizer that cannot be loaded.
+    """
+    tokenizer = load_tokenizer(tokenizer_folder)
+    # Whatever the tokenizer's own files say: a document is cut at its end.
+    tokenizer.truncation_side = "right"
+    added = tokenizer.num_special_tokens_to_add() if draw.special_tokens else 0
+    if draw.mode == "document" and draw.sequence_length <= added:
+        raise DataError(
+            f"sequence_length {draw.sequence_length} leaves no room beside the tokenizer's {added} "
+            "special tokens",
+            "raise the dataset's `sequence_length`, or set special_tokens = false",
+        )
+    documents = [d for d in _documents(text) if d.strip()]
+    order = np.random.default_rng(draw.seed).permutation(len(documents))
+    shuffled = [documents[i] for i in order]
+    cut = _packed if draw.mode == "packed" else _truncated
+    sequences: list[list[int]] = []
+    for sequence in cut(shuffled, draw, tokenizer):
+        sequences.append(sequence)
+        if len(sequences) == draw.sequences:
+            break
+        if len(sequences) % _BATCH == 0:
+            report(len(sequences), draw.sequences)
+    if len(sequences) < draw.sequences:
+        raise DataError(
+            f"the text gives only {len(sequences)} of {draw.sequences} sequences ({len(documents)} "
+            f"documents, mode {draw.mode}, minimum length {draw.minimum_length})",
+            "lower the dataset's `sequences`, or add text",
+        )
+    ids = np.concatenate([np.asarray(s, dtype=np.int32) for s in sequences])
+    lengths = np.asarray([len(s) for s in sequences], dtype=np.int32)
+    fingerprint = hashlib.sha256(ids.tobytes() + lengths.tobytes()).hexdigest()
+    save_file(
+        {"ids": torch.from_numpy(ids), "lengths": torch.from_numpy(lengths)},
+        folder / "sequences.safetensors",
+    )
+    (folder / "sequences.json").write_text(
+        json.dumps({"seq_len": draw.sequence_length, "fingerprint": fingerprint})
+    )
+    return {
+        "sequences_fingerprint": fingerprint,
+        "tokenizer_fingerprint": _tokenizer_fingerprint(tokenizer_folder),
+        "n_sequences": len(sequences),
+        "seq_len": draw.sequence_length,
+        "total_tokens": int(lengths.sum()),
+        "share_full_length": float((lengths == draw.sequence_length).mean()),
+        "documents": len(documents),
+    }
+
+
+def _truncated(documents: Sequence[str], draw: Sequences, tokenizer: Any) -> Iterator[list[int]]:
+    """Yields one sequence per document that is long enough, cut at L."""
+    for ids in _tokenized(documents, tokenizer, draw.special_tokens, draw.sequence_length):
+        if len(ids) >= draw.minimum_length:
+            yield ids
+
+
+def _packed(documents: Sequence[str], draw: Sequences, tokenizer: Any) -> Iterator[list[int]]:
+    """Yields pieces of exactly L tokens of all documents that are long enough, joined."""
+    end, length = tokenizer.eos_token_id, draw.sequence_length
+    between = [end] if draw.special_tokens and end is not None else []
+    rest: list[int] = []
+    for ids in _tokenized(documents, tokenizer, False, None):
+        if len(ids) < draw.minimum_length:
+            continue
+        rest += ids + between
+        whole = len(rest) - len(rest) % length
+        for start in range(0, whole, length):
+            yield rest[start : start + length]
+        rest = rest[whole:]
+
+
+def _tokenized(
+    documents: Sequence[str], tokenizer: Any, special_tokens: bool, longest: int | None
+) -> Iterator[list[int]]:
+    for start in range(0, len(documents), _BATCH):
+        yield from tokenizer(
+            list(documents[start : start + _BATCH]),
+            add_special_tokens=special_tokens,
+            truncation=longest is not None,
+            max_length=longest,
+            verbose=False,
+        )["input_ids"]
+
+
+def _documents(text: TextFiles | Path) -> Iterable[str]:
+    """Returns the documents of a text, in the order of the files."""
+    if isinstance(text, Path):
+        with text.open(encoding="utf-8") as lines:
+            return [json.loads(line)["text"] for line in lines]
+    documents: list[str] = []
+    for name, sha256 in text.files:
+        path = Path(name)
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            found = None
+        if found != sha256:
+            raise DataError(f"{path} changed since it was planned", "run the command again")
+        documents += _read_file(path, text)
+    return documents
+
+
+def _read_file(path: Path, text: TextFiles) -> list[str]:
+    # Imported here: it takes a second, and only text on disk needs it.
+    import datasets
+
+    datasets.disable_progress_bars()
+    whole = path.suffix == ".txt"
+    with TemporaryDirectory() as cache:
+        # Under a name of ours, since the library takes brackets in a path for a pattern.
+        link = Path(cache) / f"text{path.suffix}"
+        link.symlink_to(path.absolute())
+        try:
+            loaded = datasets.load_dataset(
+                "text" if whole else "json",
+                data_files=[str(link)],
+                split="train",
+                cache_dir=cache,
+                **({"sample_by": "document"} if whole else {}),
+            )
+            if whole:
+                return [
+                    part for document in loaded["text"] for part in document.split(text.separator)
+                ]
+            if text.field not in loaded.column_names:
+                raise DataError(
+                    f"{path} has no field '{text.field}', only {', '.join(loaded.column_names)}",
+                    "give the dataset's `field`",
+                )
+            values = [value for value in loaded[text.field] if value is not None]
+            for value in values:
+                if not isinstance(value, str):
+                    raise DataError(
+                        f"{path}: field '{text.field}' holds {type(value).__name__}, not text",
+                        "give the dataset's `field`",
+                    )
+            return values
+        except StopIteration:  # A JSONL file without a record.
+            return []
+        except (datasets.exceptions.DatasetsError, ValueError, OSError) as error:
+            raise DataError(
+                f"{path} cannot be read as {'text' if whole else 'JSON lines'}: "
+                f"{error.__cause__ or error}",
+                "check its encoding (UTF-8) and format",
+            ) from error
+
+
+def _tokenizer_fingerprint(folder: Path) -> str:
+    sha256 = hashlib.sha256()
+    for file in (folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()):
+        sha256.update(file.name.encode() + b"\0" + file.read_bytes())
+    return sha256.hexdigest()
