@@ -9,6 +9,17 @@ from typing import ClassVar, Literal
 
 from jobs.spec import DType, PicoCorpus, PicoModel, Sequences
 
+TOKENIZER_FILES = (
+    "added_tokens.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+"""Files of a tokenizer, in the order in which they are hashed."""
+
 StageName = Literal["fetch", "geometry", "head", "evals"]
 
 

@@ -215,8 +215,8 @@ def pretrain(
         report: Called with (steps done, last step).
 
     Returns:
-        One row per optimizer step s = 1 … last_step: `step`, `tokens` seen after it, and the own
-        columns of table `training_log`, the loss in nats per token before the step.
+        One row per optimizer step s = 1 … last_step: `step`, `tokens` seen after it, `stage`,
+        and the own columns of table `training_log`, the loss in nats per token before the step.
 
     Raises:
         DataError: The training stream is shorter than one sequence.
@@ -226,7 +226,12 @@ def pretrain(
         log = _train(model, corpus, folder, report)
     shutil.rmtree(folder / "state")
     return [
-        {"step": step, "tokens": step * model.tokens_per_step, **dict(zip(_LOG, row, strict=True))}
+        {
+            "step": step,
+            "tokens": step * model.tokens_per_step,
+            "stage": "pretrain",
+            **dict(zip(_LOG, row, strict=True)),
+        }
         for step, row in enumerate(log, start=1)
     ]
 

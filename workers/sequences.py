@@ -17,19 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from jobs.errors import DataError
 from jobs.spec import Sequences
-from jobs.work import TextFiles
+from jobs.work import TOKENIZER_FILES, TextFiles
 from workers.hub import load_tokenizer
 
 _BATCH = 512
-_TOKENIZER_FILES = (
-    "added_tokens.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-)
 
 
 @dataclass(frozen=True)
@@ -256,6 +247,6 @@ def _read_file(path: Path, text: TextFiles) -> list[str]:
 
 def _tokenizer_fingerprint(folder: Path) -> str:
     sha256 = hashlib.sha256()
-    for file in (folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()):
+    for file in (folder / name for name in TOKENIZER_FILES if (folder / name).is_file()):
         sha256.update(file.name.encode() + b"\0" + file.read_bytes())
     return sha256.hexdigest()

@@ -1,3 +1,5 @@
+"""The pico corpus: deterministic, deduplicated, split before anything is counted."""
+
 import json
 import subprocess
 import sys

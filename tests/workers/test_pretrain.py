@@ -1,3 +1,5 @@
+"""Pretraining: the schedule of checkpoints, and resuming to the same bytes."""
+
 import math
 import signal
 import subprocess
@@ -128,7 +130,7 @@ def test_the_log_has_a_row_for_every_step_and_the_loss_falls(
 ) -> None:
     folder, rows = finished
     own = set(TABLES["training_log"].names) - {column.name for column in KEYS}
-    assert all(set(row) == own | {"step", "tokens"} for row in rows)
+    assert all(set(row) == own | {"step", "tokens", "stage"} for row in rows)
     assert [row["step"] for row in rows] == list(range(1, 41))
     assert [row["tokens"] for row in rows] == [64 * step for step in range(1, 41)]
     losses = [float(str(row["loss"])) for row in rows]
