@@ -1,0 +1,1 @@
+"""When and where: plan, schedule, store, and the executors that run cells."""

@@ -1,0 +1,155 @@
+"""From a study to its cells, in natural order. Reads no weights, imports neither torch nor Ray."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.cells import Cell, Checkpoint
+from jobs.errors import StudyError
+from jobs.identity import FileHashes
+from jobs.spec import LocalText, PicoSuite, PicoText, Study
+from jobs.work import (
+    CheckpointWork,
+    GeometryWork,
+    HeadWork,
+    LossWork,
+    Produced,
+    SequencesWork,
+    StageName,
+    TextFiles,
+)
+from orchestrator.suites import local_checkpoints, pico_cells
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of a study.
+
+    Attributes:
+        study: The study.
+        cells: Every cell once, each after those that it needs.
+    """
+
+    study: Study
+    cells: tuple[Cell, ...]
+
+    def only(self, stages: Iterable[StageName]) -> "Plan":
+        """Returns the plan of some stages: their cells and all that those need."""
+        by_id = {cell.id: cell for cell in self.cells}
+        wanted: set[str] = set()
+        waiting = [cell.id for cell in self.cells if cell.work.stage in set(stages)]
+        while waiting:
+            cell_id = waiting.pop()
+            if cell_id not in wanted:
+                wanted.add(cell_id)
+                waiting.extend(by_id[cell_id].needs)
+        return Plan(self.study, tuple(cell for cell in self.cells if cell.id in wanted))
+
+
+def make_plan(study: Study) -> Plan:
+    """Lists every cell of a study.
+
+    Raises:
+        StudyError: A dataset or suite that the study doesn't define, a folder that is missing
+            or holds no safetensors, steps that cannot be told from folder names.
+    """
+    hashes = FileHashes()
+    try:
+        return Plan(study, tuple({cell.id: cell for cell in _cells(study, hashes)}.values()))
+    finally:
+        hashes.save()
+
+
+def _cells(study: Study, hashes: FileHashes) -> list[Cell]:
+    """Returns the cells of a study, some of them twice where labels alone tell them apart."""
+    cells: list[Cell] = []
+    corpora: dict[str, str] = {}
+    checkpoints: list[Checkpoint] = []
+    for suite in study.suites:
+        if isinstance(suite, PicoSuite):
+            supply, made = pico_cells(suite)
+            corpora[suite.name] = supply[0].id
+            cells += supply
+            checkpoints += made
+        else:
+            checkpoints += local_checkpoints(suite, hashes)
+    texts = {
+        name: _text(name, dataset, corpora, hashes) for name, dataset in study.datasets.items()
+    }
+    _check_datasets(study)
+    for checkpoint in checkpoints:
+        sequences = {
+            name: Cell(
+                SequencesWork(name, text, study.datasets[name], checkpoint.tokenizer),
+                needs=tuple(
+                    s.cell_id for s in (text, checkpoint.tokenizer) if isinstance(s, Produced)
+                ),
+                suite=checkpoint.suite,
+            )
+            for name, text in texts.items()
+            if name in _datasets_in_use(study)
+        }
+        cells += sequences.values()
+        cells += _measurements(study, checkpoint, sequences)
+    return cells
+
+
+def _measurements(study: Study, checkpoint: Checkpoint, sequences: dict[str, Cell]) -> list[Cell]:
+    """Returns the cells that measure one checkpoint."""
+    made = (checkpoint.source.cell_id,) if isinstance(checkpoint.source, Produced) else ()
+    works: list[tuple[CheckpointWork | GeometryWork | HeadWork | LossWork, tuple[str, ...]]] = [
+        (CheckpointWork(), ())
+    ]
+    if study.head is not None:
+        name = study.head.unigram_dataset
+        counted = sequences[name].id if name is not None else None
+        head = HeadWork(name, counted, study.head.extreme_tokens, study.head.drop_zero_rows)
+        works.append((head, (counted,) if counted else ()))
+    for name in study.geometry.datasets if study.geometry else ():
+        drawn = sequences[name].id
+        layers = study.geometry.layers if study.geometry else "last"
+        works.append((GeometryWork(name, drawn, layers, study.forward.dtype), (drawn,)))
+    for name in study.evals.loss.datasets if study.evals and study.evals.loss else ():
+        drawn = sequences[name].id
+        works.append((LossWork(name, drawn, study.forward.dtype), (drawn,)))
+    return [Cell(work, (*made, *needs), checkpoint) for work, needs in works]
+
+
+def _datasets_in_use(study: Study) -> set[str]:
+    """Returns the names of the datasets that some measurement reads."""
+    used = set(study.geometry.datasets if study.geometry else ())
+    used.update(study.evals.loss.datasets if study.evals and study.evals.loss else ())
+    if study.head is not None and study.head.unigram_dataset is not None:
+        used.add(study.head.unigram_dataset)
+    return used
+
+
+def _check_datasets(study: Study) -> None:
+    for name in sorted(_datasets_in_use(study) - set(study.datasets)):
+        raise StudyError(
+            f"study {study.name} measures on dataset '{name}', which it doesn't define",
+            f"add [datasets.{name}], or use one of {', '.join(study.datasets) or '(none)'}",
+        )
+
+
+def _text(
+    name: str, dataset: PicoText | LocalText, corpora: dict[str, str], hashes: FileHashes
+) -> TextFiles | Produced:
+    """Returns where a dataset's text comes from."""
+    if isinstance(dataset, PicoText):
+        if dataset.suite not in corpora:
+            raise StudyError(
+                f"dataset '{name}' reads the pico suite '{dataset.suite}', which the study lacks",
+                f'name one of {", ".join(corpora) or "(none)"}, or use kind = "local"',
+            )
+        return Produced(corpora[dataset.suite], "heldout.jsonl")
+    paths = [Path(path) for path in dataset.paths]
+    for path in paths:
+        if not path.is_file():
+            raise StudyError(f"dataset '{name}': there is no file {path}", "check the path")
+        if path.suffix not in {".txt", ".jsonl", ".json"}:
+            raise StudyError(
+                f"dataset '{name}': {path.name} is neither .txt nor .jsonl", "convert it to one"
+            )
+    files = tuple((str(path.resolve()), hashes.sha256(path)) for path in paths)
+    return TextFiles(files, dataset.field, dataset.separator)

@@ -1,0 +1,182 @@
+"""Studies: what is wrong with one is said in a line, and any field can be overridden."""
+
+import json
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+
+from jobs.errors import StudyError
+from jobs.spec import PicoSuite, Study
+from jobs.study import load_study, schema, shipped_studies
+
+LOCAL = """
+name = "mine"
+[[suites]]
+kind = "local"
+name = "series"
+path = "models"
+"""
+
+
+def _pico(study: Study) -> PicoSuite:
+    suite = study.suites[0]
+    assert isinstance(suite, PicoSuite)
+    return suite
+
+
+@pytest.mark.parametrize("name", shipped_studies())
+def test_shipped_studies_load_and_fit_the_schema(name: str) -> None:
+    study = load_study(name)
+    assert study.name == name
+    assert study.description
+    text = (resources.files("jobs.studies") / f"{name}.toml").read_text("utf-8")
+    jsonschema.validate(tomllib.loads(text), schema())
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"name": "x"},
+        {"name": "x", "suites": []},
+        {"name": "x", "suites": [{"kind": "pico"}], "geometri": {}},
+        {"name": "x", "suites": [{"kind": "pico", "corpus": {"seeds": 1}}]},
+    ],
+)
+def test_the_schema_refuses_what_loading_refuses(document: dict[str, Any]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, schema())
+
+
+def test_a_study_is_read_from_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(LOCAL)
+    study = load_study(str(path), ["suites.series.tokens_per_step=512"])
+    assert study.suites[0].model_dump()["tokens_per_step"] == 512
+
+
+def test_overrides_reach_tables_lists_and_defaults() -> None:
+    study = load_study(
+        "smoke",
+        [
+            "suites.pico.models.pico-32.last_step=64",
+            "suites.0.models.0.learning_rate=0.5",
+            "datasets.heldout.sequences = 200",
+            "forward.dtype=bfloat16",
+            'geometry.datasets=["heldout", "other"]',
+            "geometry.datasets.1=another",
+            "description=two words",
+        ],
+    )
+    model = _pico(study).models[0]
+    assert (model.last_step, model.learning_rate, model.hidden_size) == (64, 0.5, 32)
+    assert study.datasets["heldout"].sequences == 200
+    assert (study.forward.dtype, study.forward.batch_size) == ("bfloat16", 32)
+    assert study.geometry is not None
+    assert study.geometry.datasets == ("heldout", "another")
+    assert study.description == "two words"
+
+
+def test_overrides_reach_members_that_the_study_leaves_out() -> None:
+    usual = _pico(load_study("pico")).models
+    changed = _pico(load_study("pico", ["suites.pico.models.pico-128.last_step=16"])).models
+    assert [m.last_step for m in changed if m.name == "pico-128"] == [16]
+    assert [m for m in changed if m.name != "pico-128"] == [
+        m for m in usual if m.name != "pico-128"
+    ]
+
+
+def test_an_override_leaves_other_loads_alone() -> None:
+    load_study("smoke", ["datasets.heldout.sequences=7"])
+    assert load_study("smoke").datasets["heldout"].sequences == 400
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("geometri.layers=all", ["'geometri'", "did you mean 'geometry'"]),
+        ("geometry.layer=all", ["'geometry.layer'", "did you mean 'layers'"]),
+        ("suites.0.corpus.sed=1", ["'suites.0.corpus.sed'", "did you mean 'seed'"]),
+        ("datasets.heldout.sequence=9", ["'datasets.heldout.sequence'", "'sequences'"]),
+        ("suites.0.models.pico-23.layers=1", ["no member 'pico-23'", "did you mean 'pico-32'"]),
+        ("suites.7.name=x", ["no member '7'", "a number below 1"]),
+        ("geometry.layers=al", ["'geometry.layers'", '"al"', "did you mean 'all'"]),
+        ("suites.0.kind=picoo", ["'suites.0.kind'", "'picoo'", "did you mean 'pico'"]),
+        ("datasets.extra.sequences=8", ["lacks 'datasets.extra.kind'"]),
+        ("suites.0.kind=local", ["lacks 'suites.0.name'"]),
+        ("forward.batch_size=0", ["'forward.batch_size'", "is 0", "greater than or equal to 1"]),
+        ("forward.batch_size=many", ["'forward.batch_size'", '"many"', "integer"]),
+        ("suites.0.models.0.learning_rate=inf", ["learning_rate'", "Infinity", "finite"]),
+        ("suites.0.models.0.learning_rate=nan", ["learning_rate'", "NaN", "finite"]),
+        ("suites.0.models.0.heads=7", ["'suites.0.models.0'", "32 over 7 heads"]),
+        ("suites=[]", ["'suites'", "at least 1"]),
+        ("geometry=3", ["'geometry'", "is 3"]),
+        ("name.x=3", ["'name' is a value, not a table"]),
+        ("geometry.datasets.0.x=3", ["'0' is a value"]),
+        ("geometry", ["not of the form path=value"]),
+        ("=3", ["not of the form path=value"]),
+        ("a..b=3", ["not of the form path=value"]),
+    ],
+)
+def test_a_wrong_override_gets_one_clear_line(override: str, said: list[str]) -> None:
+    with pytest.raises(StudyError) as caught:
+        load_study("smoke", [override])
+    text = str(caught.value)
+    assert "\n" not in text
+    assert [part for part in said if part not in text] == []
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("smok", "did you mean 'smoke'"),
+        ("", "unknown study ''"),
+        ("nowhere.toml", "cannot read the study nowhere.toml"),
+    ],
+)
+def test_an_unknown_study_gets_one_clear_line(name: str, said: str) -> None:
+    with pytest.raises(StudyError, match="study") as caught:
+        load_study(name)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"name = ", "not valid TOML"),
+        (b"\xff\xfe", "cannot read the study"),
+        (b'name = "x"\nsuites = [{kind = "pico"}, {kind = "pico", nme = 1}]', "'suites.1.nme'"),
+        (b"suites = [{kind = 'pico'}]", "lacks 'name'"),
+    ],
+)
+def test_a_damaged_study_gets_one_clear_line(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "study.toml"
+    path.write_bytes(content)
+    with pytest.raises(StudyError) as caught:
+        load_study(str(path))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_several_faults_are_counted() -> None:
+    with pytest.raises(StudyError, match=r"\(and 1 more\)"):
+        load_study("smoke", ["forward.batch_size=0", "forward.dtype=int8"])
+
+
+def test_the_schema_is_json_and_documents_every_key() -> None:
+    document = json.loads(json.dumps(schema()))
+    fields = [
+        (model, name, field)
+        for model, about in document["$defs"].items()
+        for name, field in about["properties"].items()
+        if name != "kind" and "const" not in field
+    ]
+    assert len(fields) > 40
+    undocumented = [f"{m}.{n}" for m, n, f in fields if "description" not in f]
+    # A narrowed default keeps the description of the model that it narrows.
+    assert undocumented == ["PicoText.mode"]

@@ -1,0 +1,43 @@
+"""Cells of the real classes that nobody runs: a scheduler looks only at ids, needs and groups."""
+
+from collections.abc import Iterator
+
+from jobs.cells import Cell, Checkpoint
+from jobs.spec import LocalText
+from jobs.work import LossWork, Produced, SequencesWork, TextFiles
+
+_TEXT = TextFiles((("/text.txt", "0" * 64),), "text", "\n\n")
+_DRAW = LocalText(paths=("/text.txt",))
+
+
+def measuring(number: int, group: int, needs: tuple[str, ...] = ()) -> Cell:
+    """Returns a cell that measures checkpoint `group`; `number` tells it from its siblings."""
+    checkpoint = Checkpoint(
+        suite="suite",
+        model="model",
+        revision=f"step{group}",
+        step=group,
+        tokens=None,
+        stage="pretrain",
+        source=Produced("training", f"step{group}"),
+        tokenizer=Produced("corpus", "tokenizer"),
+    )
+    return Cell(LossWork("words", str(number), "float32"), needs, checkpoint)
+
+
+def making(number: int, needs: tuple[str, ...] = ()) -> Cell:
+    """Returns a cell that stands alone and that others may need."""
+    work = SequencesWork(f"words{number}", _TEXT, _DRAW, Produced(str(number), "tokenizer"))
+    return Cell(work, needs, suite="suite")
+
+
+def large_plan(checkpoints: int, cells_each: int) -> Iterator[Cell]:
+    """Yields one cell that all need, ten that need it, and the measurements of checkpoints."""
+    first = making(0)
+    yield first
+    trainings = [making(1 + number, (first.id,)) for number in range(10)]
+    yield from trainings
+    for group in range(checkpoints):
+        needs = (trainings[group % 10].id, first.id)
+        for number in range(cells_each):
+            yield measuring(number, group, needs)

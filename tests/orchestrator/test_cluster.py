@@ -1,0 +1,175 @@
+"""The Ray executor on real clusters: same rows as inline, lost workers, lost drivers."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from jobs.errors import UsageError
+from jobs.records import TABLES
+from orchestrator import cluster, run
+from orchestrator.cluster import Shape
+from tests.results import assert_same_rows, cells_of
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
+
+STUDY = """
+name = "small"
+[[suites]]
+kind = "pico"
+[suites.corpus]
+vocabulary_size = 1024
+training_tokens = 100_000
+[[suites.models]]
+name = "a"
+hidden_size = 32
+layers = 1
+heads = 1
+last_step = 8
+[[suites.models]]
+name = "b"
+hidden_size = 32
+layers = 2
+heads = 1
+last_step = 8
+[datasets.heldout]
+kind = "pico"
+sequences = 200
+sequence_length = 32
+[geometry]
+datasets = ["heldout"]
+layers = "all"
+[head]
+unigram_dataset = "heldout"
+[evals.loss]
+datasets = ["heldout"]
+"""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("study") / "small.toml"
+    path.write_text(STUDY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of the study from one inline run."""
+    results = tmp_path_factory.mktemp("inline") / "results"
+    options = ["--study", str(study), "--results", str(results), "--threads", "1"]
+    assert run.main(["full", *options, "--executor", "inline"]) == 0
+    return results
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[Cluster]:
+    """A cluster of two nodes in this machine, of two CPUs each."""
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    made.add_node(num_cpus=2)
+    try:
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+def _command(study: Path, results: Path) -> list[str]:
+    options = ["--study", str(study), "--results", str(results), "--threads", "1"]
+    return [sys.executable, "-m", "orchestrator.run", "full", *options]
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def test_ray_and_inline_give_the_same_rows(study: Path, undisturbed: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    done = subprocess.run(_command(study, results), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same_rows(undisturbed, results)
+
+
+def test_killed_driver_loses_and_doubles_nothing(
+    study: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    orphans: list[psutil.Process] = []
+    for wanted in (1, 20):  # While it pretrains, and while it measures.
+        driver = subprocess.Popen(
+            _command(study, results), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while driver.poll() is None and len(cells_of(results)) < wanted:
+            time.sleep(0.02)
+        if driver.poll() is None:
+            orphans += _descendants(driver.pid)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        kept = {
+            path: path.stat().st_mtime_ns
+            for table in TABLES
+            for path in (results / table).glob("[!.]*.parquet")
+        }
+        assert len(cells_of(results)) >= wanted
+    done = subprocess.run(_command(study, results), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rewritten = [path for path, changed in kept.items() if path.stat().st_mtime_ns != changed]
+    assert not rewritten, "finished cells were computed again"
+    assert_same_rows(undisturbed, results)
+    # Ray's own agents notice only within a minute or two that their node is gone.
+    _, lingering = psutil.wait_procs(orphans, timeout=20)
+    for process in lingering:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            assert process.name() in ("ray::RuntimeEnvAgent", "ray::DashboardAgent")
+            process.kill()
+
+
+def test_killed_worker_costs_only_its_cell(study: Path, undisturbed: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    driver = subprocess.Popen(_command(study, results), stdout=subprocess.PIPE, text=True)
+    victim = None
+    while victim is None and driver.poll() is None:
+        if len(cells_of(results)) >= 6:
+            actors = [p for p in _descendants(driver.pid) if "_Worker" in "".join(p.cmdline())]
+            victim = actors[0] if actors else None
+        time.sleep(0.02)
+    assert victim is not None, "the run ended before a worker could be killed"
+    victim.kill()
+    output, _ = driver.communicate()
+    assert driver.returncode == 0, output
+    assert_same_rows(undisturbed, results)
+
+
+def test_joins_a_running_cluster(
+    two_nodes: Cluster, study: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    done = subprocess.run(
+        [*_command(study, results), "--address", two_nodes.address],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 workers of 1 threads on cpu" in done.stdout
+    assert_same_rows(undisturbed, results)
+
+
+def test_actors_follow_cores_and_gpus(two_nodes: Cluster) -> None:
+    cluster.connect(two_nodes.address)
+    assert cluster.divide("auto", None, 99) == Shape(4, 1, 0, "cpu")
+    assert cluster.divide("auto", 2, 99) == Shape(2, 2, 0, "cpu")
+    assert cluster.divide("auto", None, 3) == Shape(3, 1, 0, "cpu")
+    with pytest.raises(UsageError, match="no GPU"):
+        cluster.divide("cuda", None, 99)
+    two_nodes.add_node(num_cpus=2, num_gpus=2)
+    assert cluster.divide("auto", None, 99) == Shape(2, 1, 1, "cuda")
+    assert cluster.divide("cpu", None, 99) == Shape(6, 1, 0, "cpu")
