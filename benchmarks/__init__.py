@@ -1,0 +1,1 @@
+"""Ratios against a peer or a limit, both sides in one run on one machine."""
