@@ -53,13 +53,13 @@ def schema() -> dict[str, Any]:
 
 def _parse(name_or_path: str) -> dict[str, Any]:
     path = Path(name_or_path)
-    if path.suffix == ".toml" or path.is_file():
+    if name_or_path in shipped_studies():
+        text = (resources.files("jobs.studies") / f"{name_or_path}.toml").read_text("utf-8")
+    elif path.suffix == ".toml" or len(path.parts) > 1:
         try:
             text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise StudyError(f"cannot read the study {path}: {error}", "check the path") from error
-    elif name_or_path in shipped_studies():
-        text = (resources.files("jobs.studies") / f"{name_or_path}.toml").read_text("utf-8")
     else:
         raise StudyError(
             f"unknown study '{name_or_path}'{_nearest(name_or_path, shipped_studies())}",

@@ -13,7 +13,7 @@ from rich.console import Console
 
 import jobs
 from jobs.cells import Cell
-from jobs.errors import StudyError, UsageError
+from jobs.errors import StoreError, StudyError, UsageError
 from jobs.identity import digest
 from jobs.spec import Study
 from jobs.study import schema
@@ -147,9 +147,12 @@ def doctor(results: Path, console: Console) -> dict[str, Any]:
         for name in ("torch", "ray", "transformers")
         if name not in versions
     ]
+    place = "writable"
     try:
-        Store(results)
-        place = "writable"
+        if results.exists():
+            Store(results)
+        elif not os.access(next(p for p in results.parents if p.exists()), os.W_OK):
+            raise StoreError(f"{results} cannot be made", "name another folder with --results")
     except UsageError as error:
         place = str(error)
         problems.append(place)

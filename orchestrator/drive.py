@@ -82,4 +82,7 @@ def drive(
             view.show(event, scheduler.states)
             now = time.monotonic()
             act(scheduler.assign(now) if event is None else scheduler.handle(event, now))
+            if scheduler.stuck:
+                left = [c.label for c in plan.cells if scheduler.states[c.id] == "waiting"]
+                raise RuntimeError(f"{len(left)} cells wait for each other, first {left[0]}")
     return scheduler

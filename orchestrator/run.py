@@ -49,7 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print("interrupted: finished cells are kept; the same command goes on from here")
         outcome = {"code": 130}
     outcome.setdefault("seconds", round(time.monotonic() - started, 1))
-    print(json.dumps(outcome), flush=True)
+    try:
+        print(json.dumps(outcome), flush=True)
+    except BrokenPipeError:  # Whoever read the output has had enough, as in `plan | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return int(outcome["code"])
 
 

@@ -138,6 +138,12 @@ class Scheduler:
         return self._open == 0
 
     @property
+    def stuck(self) -> bool:
+        """Whether cells are left that wait for each other: a defect of the plan."""
+        at_work = any(self._running.values()) or self._ready or self._delayed
+        return bool(self._open and self._free and not at_work)
+
+    @property
     def wake_time(self) -> float | None:
         """When a delayed retry is due, if one waits."""
         return self._delayed[0][0] if self._delayed else None

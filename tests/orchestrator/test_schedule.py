@@ -273,3 +273,11 @@ def test_a_hundred_thousand_cells_are_no_burden() -> None:
     )
     # Ten times the cells; a quadratic scheduler would take a hundred times as long.
     assert built + drained < 30 * max(few, 0.05)
+
+
+def test_cells_that_wait_for_each_other_are_noticed() -> None:
+    # The id doesn't cover the needs, so that a knot can be tied at all.
+    scheduler = Scheduler([making(0, (making(1).id,)), making(1, (making(0).id,))])
+    assert not scheduler.stuck
+    assert scheduler.handle(SlotOpened("a"), 0.0) == []
+    assert scheduler.stuck
