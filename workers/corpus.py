@@ -85,7 +85,7 @@ def build(
         parameters: What the corpus holds.
         source: The `source_fingerprint` that the plan saw.
         folder: An existing, empty folder.
-        report: Called with (files read, files of the source).
+        report: Called with (done, total); reading, tokenizer and encoding are a third each.
 
     Returns:
         The own columns of table `corpora`.
@@ -101,7 +101,8 @@ def build(
             f"the standard library's text has fingerprint {found[:12]}, the plan saw {source[:12]}",
             "run the same release of Python on every node, or plan again",
         )
-    train, held = split(documents(report), parameters.heldout_share, parameters.seed)
+    texts = documents(lambda done, files: report(done, 3 * files))
+    train, held = split(texts, parameters.heldout_share, parameters.seed)
     if not train or not held:
         raise DataError(
             f"no English for training or to hold out: {len(train)} and {len(held)} documents",
@@ -121,6 +122,7 @@ def build(
     )
     said = [document.text for document in people.documents]
     tokenizer = train_tokenizer([*train, *sums.documents, *said], parameters.vocabulary_size)
+    report(2, 3)
 
     english = _encode(tokenizer, train)
     generator = np.random.default_rng([parameters.seed, 4])

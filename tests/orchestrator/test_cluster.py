@@ -1,6 +1,7 @@
 """The Ray executor on real clusters: same rows as inline, lost workers, lost drivers."""
 
 import contextlib
+import random
 import signal
 import subprocess
 import sys
@@ -130,6 +131,25 @@ def test_killed_driver_loses_and_doubles_nothing(
         with contextlib.suppress(psutil.NoSuchProcess):
             assert process.name() in ("ray::RuntimeEnvAgent", "ray::DashboardAgent")
             process.kill()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_twenty_kills_at_random_moments(study: Path, undisturbed: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    moments = random.Random(0)
+    for _ in range(20):
+        driver = subprocess.Popen(
+            _command(study, results), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            driver.wait(moments.uniform(0, 30))
+        before = cells_of(results)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        assert before <= cells_of(results)
+    assert subprocess.run(_command(study, results), check=False).returncode == 0
+    assert_same_rows(undisturbed, results)
 
 
 def test_killed_worker_costs_only_its_cell(study: Path, undisturbed: Path, tmp_path: Path) -> None:
