@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from jobs.errors import DataError
@@ -264,7 +264,8 @@ def _check_config(path: Path) -> None:
         raise DataError(f"{path}/config.json cannot be read: {error}", "save it again") from error
     if not isinstance(config, dict):
         raise DataError(f"{path}/config.json holds no table of names and values", "save it again")
-    if "auto_map" in config:
+    # Many checkpoints name code that transformers has made its own since; that one is used then.
+    if "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING:
         raise DataError(
             f"{path} needs Python code of its own ({config['auto_map']}), which is never run",
             "use a checkpoint whose architecture transformers knows",

@@ -106,7 +106,10 @@ def test_misshapen_tensors_are_refused(copy_series: Path) -> None:
 def test_remote_code_is_refused_before_anything_is_read(copy_series: Path) -> None:
     folder = copy_series / "step0"
     (folder / "evil.py").write_text(f"open({str(folder / 'ran')!r}, 'w')")
-    _configure(folder, auto_map={"AutoModelForCausalLM": "evil.Model"})
+    code = {"AutoModelForCausalLM": "evil.Model"}
+    _configure(folder, auto_map=code)
+    assert type(_load(folder).model).__name__ == "GPTNeoXForCausalLM"
+    _configure(folder, auto_map=code, model_type="evil")
     (folder / WEIGHTS).unlink()
     _refused(folder, str(folder), "code of its own", "evil.Model")
     assert not (folder / "ran").exists()
