@@ -34,7 +34,7 @@ class Measured:
         results: Folder of the results.
         checkpoints: Rows of `checkpoints`, one per checkpoint.
         geometry: Rows of `geometry`, spectra left out.
-        head: Rows of `head`, token norms left out.
+        head: Rows of `head`, one per checkpoint, token norms left out.
         loss: Rows of `evals` with the metric "loss".
         failures: Rows of `failures` whose cell has no rows by now.
     """
@@ -71,21 +71,26 @@ def read(results: str | Path) -> Measured:
         for row in rows:
             row["label"] = _label(row, several_suites, several_stages)
         _name_variants(rows)
-    unique = {checkpoint_key(row): row for row in reversed(tables["checkpoints"])}
     done = _done_cells(results)
     return Measured(
         results=Path(results),
-        checkpoints=tuple(reversed(unique.values())),
+        checkpoints=_one_each(tables["checkpoints"]),
         geometry=tuple(tables["geometry"]),
-        head=tuple(tables["head"]),
+        # Cells that differ in the text whose counts they compare give the same norms.
+        head=_one_each(tables["head"]),
         loss=tuple(tables["evals"]),
         failures=tuple(row for row in _rows("failures", results) if row["cell_id"] not in done),
     )
 
 
-def checkpoint_key(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Returns what names a checkpoint: suite, model and revision."""
-    return (row["suite"], row["model"], row["revision"])
+def checkpoint_key(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Returns what names a checkpoint: suite, model, stage and revision."""
+    return (row["suite"], row["model"], row["stage"], row["revision"])
+
+
+def _one_each(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Returns the first row of every checkpoint, in the order of the rows."""
+    return tuple(reversed({checkpoint_key(row): row for row in reversed(rows)}.values()))
 
 
 def natural(text: str) -> list[tuple[int, str]]:
@@ -125,7 +130,7 @@ def checkpoint_table(measured: Measured) -> list[Row]:
         if row["weights_sha256"] is not None:
             owners[row["weights_sha256"]].append(row)
     heads = {checkpoint_key(row): row for row in measured.head}
-    texts: dict[tuple[str, str, str], list[tuple[Row | None, Row | None]]] = defaultdict(list)
+    texts: dict[tuple[str, str, str, str], list[tuple[Row | None, Row | None]]] = defaultdict(list)
     losses = {(*checkpoint_key(row), row["task"]): row for row in measured.loss}
     for row in last_layer(measured):
         key = checkpoint_key(row)
