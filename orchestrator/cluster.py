@@ -15,7 +15,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
-from ray._private import services, state
+from ray._private import ray_constants, services, state
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -94,12 +94,23 @@ def connect(address: str | None, console_lines: bool = False) -> None:
         if address is None:
             options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
             options.pop("runtime_env", None)
+            _stay_on_loopback()
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         raise UsageError(
             f"no Ray cluster can be used at {address or 'this machine'}: {_first_line(error)}",
             "start one with `ray start --head`, unset RAY_ADDRESS, or use --executor inline",
         ) from error
+
+
+def _stay_on_loopback() -> None:
+    """Makes a cluster that is started next listen on the loopback interface alone.
+
+    On Linux, Ray offers its ports to the whole network, as a cluster of several nodes needs; its
+    switch for other systems makes it stay on this machine. It is read here and by child processes.
+    """
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 def divide(device: str, threads: int | None, most_actors: int) -> Shape:

@@ -168,6 +168,27 @@ def test_killed_worker_costs_only_its_cell(study: Path, undisturbed: Path, tmp_p
     assert_same_rows(undisturbed, results)
 
 
+def test_a_cluster_of_our_own_listens_on_loopback_alone() -> None:
+    script = """
+import psutil
+from orchestrator.cluster import RayExecutor, Shape, connect
+connect(None)
+executor = RayExecutor(Shape(1, 1, 0, "cpu"))
+assert executor.next_event(60) is not None
+for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+    for found in process.net_connections(kind="inet"):
+        if found.status == psutil.CONN_LISTEN:
+            print(found.laddr.ip)
+executor.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    listening = {ip.removeprefix("::ffff:") for ip in done.stdout.split()}
+    assert listening <= {"127.0.0.1", "::1"}
+    assert listening
+
+
 def test_joins_a_running_cluster(
     two_nodes: Cluster, study: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
