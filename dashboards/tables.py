@@ -16,7 +16,16 @@ Row = dict[str, Any]
 LAST_LAYER = -1
 """The layer of the features that the LM head multiplies, after the final norm."""
 
-_HEAVY = {"spectrum", "token_norms", "traceback"}
+_HEAVY = {
+    "spectrum",
+    "singular_values",
+    "spectrum_half",
+    "spectrum_logits",
+    "loss_sums",
+    "loss_counts",
+    "token_norms",
+    "traceback",
+}
 _TEXT_PARAMETERS = {
     "dataset": "{}",
     "task": "{}",

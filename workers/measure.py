@@ -18,9 +18,9 @@ from workers.kernels.moments import MomentAccumulator
 from workers.kernels.spectrum import (
     Spectrum,
     fit_alpha_req,
+    logits_spectrum,
     participation_ratio,
     rankme,
-    rankme_logits,
     rankme_singular,
     spectrum,
     stable_rank,
@@ -81,13 +81,16 @@ def geometry_rows(
     last = about | _spectral_columns(LAST_LAYER, found)
     fit = fit_alpha_req(found.eigenvalues, found.count)
     by_rankme, by_alpha = influences(features, found, fit)
-    half = rankme(_spectrum(LAST_LAYER, _moments(features[: len(features) // 2])).eigenvalues)
+    half = _spectrum(LAST_LAYER, _moments(features[: len(features) // 2])).eigenvalues
+    logits = logits_spectrum(whole.covariance(), checkpoint.head)
     last |= {
         "rankme_se": standard_error(by_rankme),
         "alpha_req_se": _number(standard_error(by_alpha)),
-        "rankme_extrapolated": 2 * last["rankme"] - half,
-        "rankme_logits": rankme_logits(whole.covariance(), checkpoint.head),
+        "rankme_extrapolated": 2 * last["rankme"] - rankme(half),
+        "rankme_logits": rankme(logits),
         "se_reliable": len(features) >= 10 * features.shape[1],
+        "spectrum_half": half.cpu().numpy(),
+        "spectrum_logits": logits.cpu().numpy(),
     }
     side = {
         "dataset": work.dataset,
@@ -160,6 +163,7 @@ def head_rows(
         by_count = head_kernels.correlate_with_counts(norms, counts)
         row |= {
             "unigram_dataset": work.unigram_dataset,
+            "unigram_fingerprint": sequences.fingerprint,
             "pearson_norm_unigram": _number(by_count.pearson),
             "spearman_norm_unigram": _number(by_count.spearman),
         }
@@ -202,6 +206,9 @@ def loss_rows(work: LossWork, sequences: TokenSequences, passed: ForwardPass) ->
             "stderr": float(residuals.square().sum().sqrt()) / total,
             "n": int(total),
             "sequences_fingerprint": sequences.fingerprint,
+            "forward_dtype": work.dtype,
+            "loss_sums": passed.loss_sums.float().numpy(),
+            "loss_counts": passed.loss_counts.numpy(),
         }
     ]
 
@@ -223,6 +230,7 @@ def _spectral_columns(layer: int, found: Spectrum) -> dict[str, Any]:
         "top1_share": top_share(eigenvalues, 1),
         "top10_share": top_share(eigenvalues, 10),
         "spectrum": eigenvalues.cpu().numpy(),
+        "singular_values": found.singular_values.cpu().numpy(),
     }
 
 

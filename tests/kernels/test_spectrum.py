@@ -15,10 +15,10 @@ from workers.kernels.spectrum import (
     Spectrum,
     alpha_rank_range,
     fit_alpha_req,
+    logits_spectrum,
     numerical_null,
     participation_ratio,
     rankme,
-    rankme_logits,
     rankme_singular,
     spectrum,
     stable_rank,
@@ -202,7 +202,7 @@ def test_rankme_of_logits_is_that_of_the_logits_and_knows_no_gauge(
     def logits(rows: Array, weights: Array) -> float:
         accumulator = MomentAccumulator()
         accumulator.update(torch.from_numpy(rows))
-        return rankme_logits(accumulator.covariance(), torch.from_numpy(weights))
+        return rankme(logits_spectrum(accumulator.covariance(), torch.from_numpy(weights)))
 
     value = logits(features, head)
     assert value == pytest.approx(references.rankme_logits(features, head), rel=1e-6)
@@ -228,6 +228,6 @@ def test_degenerate_features_are_refused() -> None:
     with pytest.raises(ValueError, match="no features"):
         spectrum(MomentAccumulator())
     with pytest.raises(ValueError, match="does not fit"):
-        rankme_logits(torch.eye(3), torch.ones(5, 4))
+        logits_spectrum(torch.eye(3), torch.ones(5, 4))
     with pytest.raises(ValueError, match="at least 1, got 0"):
         top_share(torch.ones(3), 0)

@@ -17,8 +17,21 @@ GEOMETRY = GeometryWork("sample", "0" * 64, "all", "float32")
 HEAD = HeadWork("sample", "0" * 64, 5, False)
 COUNT = 200
 SEQUENCES = token_sequences(random_sequences(COUNT, vocabulary=250), 12)
-OPTIONAL = {"unigram_dataset", "pearson_norm_unigram", "spearman_norm_unigram"}
-ERRORS = {"rankme_se", "rankme_extrapolated", "rankme_logits", "alpha_req_se", "se_reliable"}
+OPTIONAL = {
+    "unigram_dataset",
+    "unigram_fingerprint",
+    "pearson_norm_unigram",
+    "spearman_norm_unigram",
+}
+ERRORS = {
+    "rankme_se",
+    "rankme_extrapolated",
+    "rankme_logits",
+    "alpha_req_se",
+    "se_reliable",
+    "spectrum_half",
+    "spectrum_logits",
+}
 
 
 def measure_pass(checkpoint: LoadedCheckpoint, sequences: TokenSequences) -> ForwardPass:

@@ -76,6 +76,26 @@ def test_geometry_of_given_features(checkpoint: LoadedCheckpoint) -> None:
     assert not _rows(features[:319], checkpoint)["se_reliable"]
 
 
+def test_a_row_holds_what_its_numbers_are_made_of(
+    checkpoint: LoadedCheckpoint, passed: ForwardPass
+) -> None:
+    rows, _ = geometry_rows(GEOMETRY, checkpoint, SEQUENCES, passed)
+    for row in rows:
+        assert row["rankme"] == pytest.approx(references.rankme(row["spectrum"]), rel=1e-12)
+        shares = row["singular_values"] / row["singular_values"].sum() + 1e-7
+        assert row["rankme_sv"] == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-9)
+    row, features = rows[0], passed.features.double().numpy()
+    half, logits = row["spectrum_half"], row["spectrum_logits"]
+    extrapolated = 2 * references.rankme(row["spectrum"]) - references.rankme(half)
+    assert row["rankme_extrapolated"] == pytest.approx(extrapolated, rel=1e-12)
+    assert row["rankme_logits"] == pytest.approx(references.rankme(logits), rel=1e-12)
+    own_logits = features @ checkpoint.head.double().numpy().T
+    own_logits -= own_logits.mean(axis=1, keepdims=True)
+    for given, told in ((features[: COUNT // 2], half), (own_logits, logits)):
+        values = references.eigenvalues(given)
+        np.testing.assert_allclose(told, values[: len(told)], rtol=1e-5, atol=1e-9 * values[0])
+
+
 def test_standard_errors_are_those_of_the_bootstrap(checkpoint: LoadedCheckpoint) -> None:
     features = np.random.default_rng(1).normal(size=(600, 16)) * np.arange(1, 17) ** -1.2
     checkpoint = replace(checkpoint, head=checkpoint.head[:, :16])

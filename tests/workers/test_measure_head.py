@@ -79,6 +79,7 @@ def test_head_rows_are_those_of_the_oracles(
     assert row["highest_norm_tokens"] == [decode([i]) for i in order[::-1][:5]]
     assert row["lowest_norm_tokens"] == [decode([i]) for i in order[:5]]
     assert row["unigram_dataset"] == "sample"
+    assert row["unigram_fingerprint"] == SEQUENCES.fingerprint
     assert row["dropped_rows"] == []
     assert rows_table("head", [row]).num_rows == 1
 
@@ -171,6 +172,11 @@ def test_loss_rows_are_transformers_own_loss(
     errors = np.array(sums) - loss * np.array(counts)
     assert row["stderr"] == pytest.approx(np.sqrt((errors**2).sum()) / sum(counts), rel=1e-4)
     assert row["n"] == sum(counts)
+    assert row["forward_dtype"] == "float32"
+    predicting = row["loss_counts"] > 0
+    np.testing.assert_array_equal(row["loss_counts"], SEQUENCES.lengths.numpy() - 1)
+    np.testing.assert_allclose(row["loss_sums"][predicting], sums, rtol=1e-5)
+    assert rows_table("evals", [row]).num_rows == 1
     assert (row["task"], row["metric"]) == ("sample", "loss")
     assert row["sequences_fingerprint"] == SEQUENCES.fingerprint
 

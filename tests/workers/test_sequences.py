@@ -93,6 +93,8 @@ def test_packed_mode(
     columns, drawn = drawn_from(files(texts.jsonl), draw, tokenizer, tmp_path / "out")
     assert lists(drawn) == [stream[i * 16 : i * 16 + 16] for i in range(30)]
     assert columns["share_full_length"] == 1
+    parameters = {"mode", "special_tokens", "minimum_length", "seed"}
+    assert {name: columns[name] for name in parameters} == draw.model_dump(include=parameters)
     assert (0 in drawn.ids) is special_tokens
 
 

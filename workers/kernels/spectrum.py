@@ -242,23 +242,24 @@ def top_share(eigenvalues: Tensor, k: int) -> float:
     return min(float(_shares(eigenvalues)[:k].sum()), 1.0)
 
 
-def rankme_logits(covariance: Tensor, head: Tensor) -> float:
-    """RankMe of the covariance of the centred logits, a function of the model alone.
+def logits_spectrum(covariance: Tensor, head: Tensor) -> Tensor:
+    """Eigenvalues of the covariance of the centred logits, functions of the model alone.
 
     Softmax ignores w → w + c for all rows of the head, so the mean row is removed; the covariance
     of the logits F·W_cᵀ, (V, V), then has the non-zero eigenvalues of Σ^½ W_cᵀW_c Σ^½, (d, d). The
     features come after the final norm, so its gain is in Σ already and W is taken as it is: a
-    gain moved from the norm into W leaves the product, and this number, unchanged.
+    gain moved from the norm into W leaves the product, and these numbers, unchanged.
 
     Args:
         covariance: Σ of the features after the final norm, shape (d, d).
         head: W, shape (V, d), any floating type; moved to the covariance's device in blocks.
 
     Returns:
-        A number between 1 and min(d, V − 1).
+        The d largest, shape (d,), float64, descending, clamped at 0, on the covariance's device;
+        rankme_logits is their rankme. The other V − d are zero.
 
     Raises:
-        ValueError: The widths differ, or the centred logits don't vary.
+        ValueError: The widths differ.
     """
     if head.ndim != 2 or head.shape[1] != covariance.shape[0]:
         raise ValueError(
@@ -271,8 +272,8 @@ def rankme_logits(covariance: Tensor, head: Tensor) -> float:
     values, vectors = torch.linalg.eigh(covariance.to(torch.float64))
     root = vectors * values.clamp_min(0).sqrt()
     # VΛ^½ in place of Σ^½ = VΛ^½Vᵀ: the same eigenvalues, one product fewer.
-    product = torch.linalg.eigvalsh(root.T @ rows.covariance() @ root)
-    return rankme(product.clamp_min(0))
+    product = torch.linalg.eigvalsh(root.T @ rows.covariance() @ root * len(head))
+    return product.flip(0).clamp_min(0)
 
 
 def _shares(values: Tensor) -> Tensor:
