@@ -35,7 +35,7 @@ class PicoCorpus(Frozen):
     """Number of held-out arithmetic problems."""
     subjects: int = Field(256, ge=1, le=4096)
     """Number of invented people that the facts are about."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**53)
     """Seed of the split, of the curriculum and of the order of the documents."""
 
     @model_validator(mode="after")
@@ -77,7 +77,7 @@ class PicoModel(Frozen):
     """Decoupled weight decay on matrices."""
     gradient_clip: float = Field(1.0, gt=0)
     """Largest gradient norm."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**53)
     """Seed of the initial weights and of the order of the batches."""
     threads: int = Field(1, ge=1)
     """CPU threads; part of the identity, since gradients differ by it."""
@@ -158,7 +158,7 @@ class Sequences(Frozen):
     """Whether the tokenizer adds its special tokens (packed: its end-of-text between documents)."""
     minimum_length: int = Field(1, ge=1)
     """Documents with fewer tokens are passed over."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**53)
     """Seed of the draw."""
 
 
@@ -179,7 +179,7 @@ class LocalText(Sequences):
     """Files: `.txt` (one document per paragraph block) or `.jsonl`/`.json`."""
     field: str = "text"
     """Field of a JSONL record that holds the text."""
-    separator: str = "\n\n"
+    separator: str = Field("\n\n", min_length=1)
     """What stands between the documents of a text file."""
 
 

@@ -57,7 +57,11 @@ def _parse(name_or_path: str) -> dict[str, Any]:
         text = (resources.files("jobs.studies") / f"{name_or_path}.toml").read_text("utf-8")
     elif path.suffix == ".toml" or len(path.parts) > 1:
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")  # Some editors begin with a mark.
+        except UnicodeDecodeError as error:
+            raise StudyError(
+                f"cannot read the study {path}, which is not UTF-8: {error}", "save it so"
+            ) from error
         except (OSError, ValueError) as error:
             raise StudyError(f"cannot read the study {path}: {error}", "check the path") from error
     else:

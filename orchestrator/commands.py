@@ -48,7 +48,7 @@ def run(
     if command != "full":
         plan = plan.only([stage for stage in _STAGES if stage == command])
     store = Store(results)
-    ledger = store.ledger()
+    ledger = store.ledger(plan.cells)
     todo = _todo(plan, ledger)
     console.print(
         f"study {study.name}: {len(plan.cells)} cells, {len(plan.cells) - len(todo)} done or "
@@ -56,9 +56,16 @@ def run(
         markup=False,
     )
     if todo:
-        _work(plan, store, ledger, todo, options, console)
-        ledger = store.ledger()
+        with store.lease(
+            lambda: console.print("another run is at work on these results: waiting for its end")
+        ):
+            ledger = store.ledger(plan.cells)
+            if todo := _todo(plan, ledger):
+                _work(plan, store, ledger, todo, options, console)
+        ledger = store.ledger(plan.cells)
     outcome = _counts(plan, ledger) | report(results, study.name, ledger=ledger)
+    if outcome["todo"]:  # Rows went away, or failures were cleared, while the run went on.
+        outcome |= {"code": 1, "next": "run the same command again"}
     failed = [ledger.failed[c.id] | {"label": c.label} for c in plan.cells if c.id in ledger.failed]
     if failed:
         outcome["code"] = 1
@@ -84,7 +91,7 @@ def show(
 ) -> dict[str, Any]:
     """Tells what a study consists of and what of it is done."""
     plan = make_plan(study)
-    outcome = _counts(plan, Store(results, write=False).ledger())
+    outcome = _counts(plan, Store(results, write=False).ledger(plan.cells))
     if not options.json:
         for kind, counts in outcome["by_kind"].items():
             parts = ", ".join(f"{value} {name}" for name, value in counts.items() if value)
@@ -102,14 +109,22 @@ def report(
     from dashboards.report import existing_digest, render
 
     page = results / "report.html"
-    if force or existing_digest(page) != current:
-        page = render(results, study, digest=current)
+    try:
+        if force or existing_digest(page) != current:
+            page = render(results, study, digest=current)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {page}: {error.strerror or error}; finished cells are kept",
+            "make room or mend the permissions, and run the same command again",
+        ) from error
     return {"code": 0, "report": str(page)}
 
 
 def retry(results: Path, cause: str | None, cell: str | None) -> dict[str, Any]:
     """Clears failures, all or those of a cause or a cell."""
     store = Store(results, write=False)
+    if not store.root.exists():
+        raise StoreError(f"there is no results folder {results}", "check --results")
     chosen = [
         cell_id
         for cell_id, row in store.ledger().failed.items()
@@ -149,9 +164,10 @@ def doctor(results: Path, console: Console) -> dict[str, Any]:
     ]
     place = "writable"
     try:
+        above = next(p for p in results.parents if p.exists())
         if results.exists():
             Store(results)
-        elif not os.access(next(p for p in results.parents if p.exists()), os.W_OK):
+        elif not above.is_dir() or not os.access(above, os.W_OK):
             raise StoreError(f"{results} cannot be made", "name another folder with --results")
     except UsageError as error:
         place = str(error)

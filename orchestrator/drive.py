@@ -56,7 +56,7 @@ def drive(
     Raises:
         StoreError: Rows cannot be written.
     """
-    ledger = store.ledger()
+    ledger = store.ledger(plan.cells)
     scheduler = Scheduler(plan.cells, ledger.done, ledger.failed)
     by_id = {cell.id: cell for cell in plan.cells}
     batch_size = plan.study.forward.batch_size

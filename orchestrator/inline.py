@@ -1,7 +1,7 @@
 """The executor without Ray: one slot, in this process."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from jobs.events import Event
 from orchestrator.schedule import SlotLost, SlotOpened, TaskEnded
@@ -14,7 +14,7 @@ class InlineExecutor:
     """Runs one task at a time in a thread of this process."""
 
     def __init__(self) -> None:
-        self._stream: Iterator[Event] | None = None
+        self._stream: Generator[Event, None, None] | None = None
         self._opened = False
 
     def start(self, slot: str, task: Task) -> None:
@@ -36,4 +36,6 @@ class InlineExecutor:
         return event
 
     def close(self) -> None:
-        """Nothing to give back: the task's thread ends with the process."""
+        """Stops the task, so that none computes while the process is torn down."""
+        if self._stream is not None:
+            self._stream.close()

@@ -143,7 +143,7 @@ def _text(
                 f'name one of {", ".join(corpora) or "(none)"}, or use kind = "local"',
             )
         return Produced(corpora[dataset.suite], "heldout.jsonl")
-    paths = [Path(path) for path in dataset.paths]
+    paths = [Path(path).expanduser() for path in dataset.paths]
     for path in paths:
         if not path.is_file():
             raise StudyError(f"dataset '{name}': there is no file {path}", "check the path")

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 all done; 1 some cells failed; 2 the user's mistake; 130 interrupted.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # As nohup sets it.
+            signal.signal(number, _interrupt)
     started = time.monotonic()
     console = Console(soft_wrap=True, highlight=False)
     try:
@@ -183,5 +186,15 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def console() -> NoReturn:
+    """Runs one command and ends the process with its exit code."""
+    code = main()
+    if any(thread.name == "task" for thread in threading.enumerate()):
+        # It would not stop in time, and native code aborts if Python goes away beneath it.
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

@@ -6,12 +6,13 @@ kill leaves behind is invisible to every reader and written over by the next att
 """
 
 import errno
+import fcntl
 import json
 import os
 import time
 import uuid
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,32 @@ class Store:
                 "name a folder that you can write with --results",
             ) from error
 
-    def ledger(self) -> Ledger:
-        """Reads which cells are done and which failed, from the rows alone."""
+    @contextmanager
+    def lease(self, waits: Callable[[], None]) -> Iterator[None]:
+        """Keeps every other driver out of the results; the kernel ends it with the process.
+
+        Args:
+            waits: Called once if another driver holds the lease, before waiting for it.
+        """
+        # Not the marker: two drivers that begin at once both write it, the one over the other.
+        with (self.root / ".lease").open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waits()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:  # Some network file systems know no locks.
+                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                    raise
+            yield
+
+    def ledger(self, cells: Sequence[Cell] = ()) -> Ledger:
+        """Reads which cells are done and which failed, from the rows.
+
+        Args:
+            cells: Cells of a plan, each after those that it needs. One of them whose artifact was
+                deleted counts as not done while a cell that needs it is still to be run.
+        """
         done = frozenset(i for table in PRIMARY_TABLES for i in self._cell_ids(table))
         failed = {
             row["cell_id"]: row
@@ -86,7 +111,7 @@ class Store:
             for row in _read(path).to_pylist()
             if row["cell_id"] not in done
         }
-        return Ledger(done, failed)
+        return Ledger(done - self._lost(cells, done, frozenset(failed)), failed)
 
     def commit(self, cell: Cell, finished: Finished) -> None:
         """Makes a cell's rows readable, all or none.
@@ -133,6 +158,20 @@ class Store:
         except OSError as error:
             raise _unwritable(self.root, error) from error
         return len(paths)
+
+    def _lost(
+        self, cells: Sequence[Cell], done: frozenset[str], failed: frozenset[str]
+    ) -> set[str]:
+        """Returns the done cells whose artifacts are gone though a cell to be run needs them."""
+        needed: set[str] = set()
+        lost: set[str] = set()
+        for cell in reversed(cells):
+            artifact = self.root / "artifacts" / cell.id
+            if cell.id in done and cell.id in needed and not artifact.is_dir():
+                lost.add(cell.id)
+            if cell.id in lost or cell.id not in done | failed:
+                needed.update(cell.needs)
+        return lost
 
     def _cell_ids(self, table: str) -> set[str]:
         """Returns the cells of a table, from file names; files of many cells are read."""

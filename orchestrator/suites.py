@@ -46,7 +46,7 @@ def local_checkpoints(suite: LocalSuite, hashes: FileHashes) -> list[Checkpoint]
     """Returns the checkpoints of a suite on disk, in the order of their steps."""
     folders = _checkpoint_folders(suite)
     steps = _steps(suite, folders)
-    tokenizer = _tokenizer(Path(suite.tokenizer), hashes) if suite.tokenizer else None
+    tokenizer = _tokenizer(Path(suite.tokenizer).expanduser(), hashes) if suite.tokenizer else None
     checkpoints = []
     for folder, step in sorted(
         zip(folders, steps, strict=True), key=lambda pair: -1 if pair[1] is None else pair[1]
@@ -85,7 +85,9 @@ def _checkpoint_folders(suite: LocalSuite) -> list[Path]:
     where = f"suite '{suite.name}'"
     if (suite.path is None) == (not suite.paths):
         raise StudyError(f"{where} needs either `path` or `paths`", "give one of them")
-    named = [Path(path) for path in ([suite.path] if suite.path is not None else suite.paths)]
+    given = [suite.path] if suite.path is not None else suite.paths
+    # Absolute, so that a folder given as `.` has a name.
+    named = [Path(path).expanduser().absolute() for path in given]
     for path in named:
         if not path.is_dir():
             raise StudyError(f"{where}: there is no folder {path}", "check the path")

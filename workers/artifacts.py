@@ -2,10 +2,11 @@
 
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from jobs.errors import DataError
 from jobs.work import Folder, Produced
 
 
@@ -15,10 +16,30 @@ def artifact_folder(results: Path, cell_id: str) -> Path:
 
 
 def locate(results: Path, source: Folder | Produced) -> Path:
-    """Returns the path of a source: its own folder, or its place in the producer's artifact."""
+    """Returns the path of a source: its own folder, or its place in the producer's artifact.
+
+    Raises:
+        DataError: It is gone from the artifact.
+    """
     if isinstance(source, Produced):
-        return artifact_folder(results, source.cell_id) / source.folder
+        return whole(results, source.cell_id, (source.folder,)) / source.folder
     return Path(source.path)
+
+
+def whole(results: Path, cell_id: str, names: Iterable[str]) -> Path:
+    """Returns where a cell's artifact lies.
+
+    Raises:
+        DataError: One of its named files or folders is gone.
+    """
+    folder = artifact_folder(results, cell_id)
+    for name in names:
+        if not (folder / name).exists():
+            raise DataError(
+                f"the artifact {folder} lacks {name}",
+                "remove that folder, then `retry`: it is made again",
+            )
+    return folder
 
 
 @contextmanager

@@ -10,8 +10,8 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -44,6 +44,8 @@ Report = Callable[[Event], None]
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "pyarrow", "datasets")
 _ROWS = "rows.json"
+_SEQUENCES = ("sequences.safetensors", "sequences.json")
+_STOPPING_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -81,23 +83,35 @@ def run_task(task: Task, report: Report) -> None:
             report(_finished(cell, {cell.work.table: rows}, task, time.perf_counter() - started))
 
 
-def stream_task(task: Task) -> Iterator[Event]:
+def stream_task(task: Task) -> Generator[Event, None, None]:
     """Runs a task in a thread of its own and yields its events as they come.
 
     The consumer's errors thus never pass for the task's, and an interrupt reaches the consumer
-    while the task computes.
+    while the task computes. Closed early, it stops the task at its next word.
     """
     events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+    closed = threading.Event()
+
+    def report(event: Event) -> None:
+        if closed.is_set():
+            raise _Closed
+        events.put(event)
 
     def run() -> None:
         try:
-            run_task(task, events.put)
+            with suppress(_Closed):
+                run_task(task, report)
         finally:
             events.put(None)
 
-    threading.Thread(target=run, name="task", daemon=True).start()
-    while (event := events.get()) is not None:
-        yield event
+    thread = threading.Thread(target=run, name="task", daemon=True)
+    thread.start()
+    try:
+        while (event := events.get()) is not None:
+            yield event
+    finally:
+        closed.set()
+        thread.join(_STOPPING_SECONDS)
 
 
 def _make_artifact(cell: Cell, results: Path, report: Report) -> Rows:
@@ -165,7 +179,7 @@ def _measure_checkpoint(checkpoint: Checkpoint, task: Task, report: Report) -> N
     for sequences, cells in texts.items():
         with _reporting_failure(cells, report):
             _measure_text(
-                loaded, artifacts.artifact_folder(task.results, sequences), cells, task, report
+                loaded, artifacts.whole(task.results, sequences, _SEQUENCES), cells, task, report
             )
 
 
@@ -173,7 +187,7 @@ def _rows_without_pass(cell: Cell, loaded: LoadedCheckpoint, task: Task) -> Rows
     if isinstance(cell.work, HeadWork):
         counted = cell.work.sequences
         sequences = (
-            load_sequences(artifacts.artifact_folder(task.results, counted)) if counted else None
+            load_sequences(artifacts.whole(task.results, counted, _SEQUENCES)) if counted else None
         )
         return head_rows(cell.work, loaded, sequences)
     return checkpoint_rows(loaded)
@@ -261,6 +275,10 @@ def _device_name(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return f"{device} {platform.machine()}"
+
+
+class _Closed(BaseException):
+    """Nobody listens to the task any more. No failure, so that no cell is charged for it."""
 
 
 class _Clock:

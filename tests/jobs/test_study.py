@@ -180,3 +180,12 @@ def test_the_schema_is_json_and_documents_every_key() -> None:
     undocumented = [f"{m}.{n}" for m, n, f in fields if "description" not in f]
     # A narrowed default keeps the description of the model that it narrows.
     assert undocumented == ["PicoText.mode"]
+
+
+def test_a_byte_order_mark_is_no_mistake_and_another_encoding_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(LOCAL, encoding="utf-8-sig")
+    assert load_study(str(path)).name == "mine"
+    path.write_text(LOCAL, encoding="utf-16")
+    with pytest.raises(StudyError, match="is not UTF-8.*save it so"):
+        load_study(str(path))

@@ -72,12 +72,13 @@ class Outcome:
 
 
 def call(*arguments: str) -> int:
-    """Runs a command in this process, without the signal handler that it leaves behind."""
-    before = signal.getsignal(signal.SIGTERM)
+    """Runs a command in this process, without the signal handlers that it leaves behind."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         return main(arguments)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run_here(capsys: pytest.CaptureFixture[str], *arguments: str) -> Outcome:

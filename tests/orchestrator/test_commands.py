@@ -28,6 +28,8 @@ from tests.orchestrator.local_study import run_here, run_process
         (["plan", "--study", "/nowhere/study.toml"], "cannot read the study"),
         (["status", "--results", __file__], "is not a results folder"),
         (["retry", "--cause", "bad luck"], "invalid choice: 'bad luck'"),
+        (["retry", "--results", "/nowhere/results"], "there is no results folder"),
+        (["plan", "--set", "datasets.heldout.seed=-1"], "greater than or equal to 0"),
         (["report", "--results", "/nowhere/results"], "/nowhere/results"),
         (["init", "/nowhere/study.toml"], "cannot write /nowhere/study.toml"),
     ],

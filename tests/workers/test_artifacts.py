@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.errors import DataError
 from jobs.work import Folder, Produced
 from workers.artifacts import artifact_folder, fresh_artifact, locate, publish, resumable_artifact
 
@@ -12,7 +13,11 @@ CELL = "c" * 64
 
 def test_where_sources_lie(tmp_path: Path) -> None:
     assert locate(tmp_path, Folder("/somewhere/else", ())) == Path("/somewhere/else")
-    assert locate(tmp_path, Produced(CELL, "step8")) == tmp_path / "artifacts" / CELL / "step8"
+    made = tmp_path / "artifacts" / CELL / "step8"
+    with pytest.raises(DataError, match="lacks step8 → remove that folder"):
+        locate(tmp_path, Produced(CELL, "step8"))
+    made.mkdir(parents=True)
+    assert locate(tmp_path, Produced(CELL, "step8")) == made
 
 
 def test_a_fresh_artifact_appears_when_it_is_whole(tmp_path: Path) -> None:

@@ -211,3 +211,10 @@ def test_threads_are_set_in_the_tasks_own_thread(
     finally:
         torch.set_num_threads(before)
     assert seen == [("task", 2)]
+
+
+def test_a_stream_that_is_closed_stops_its_task(cells: list[Cell], tmp_path: Path) -> None:
+    stream = stream_task(task_of(cells, tmp_path))
+    next(stream)
+    stream.close()
+    assert not any(thread.name == "task" for thread in threading.enumerate())
