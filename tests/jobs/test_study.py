@@ -187,5 +187,5 @@ def test_a_byte_order_mark_is_no_mistake_and_another_encoding_is_named(tmp_path:
     path.write_text(LOCAL, encoding="utf-8-sig")
     assert load_study(str(path)).name == "mine"
     path.write_text(LOCAL, encoding="utf-16")
-    with pytest.raises(StudyError, match="is not UTF-8.*save it so"):
+    with pytest.raises(StudyError, match=r"is not UTF-8.*save it so"):
         load_study(str(path))
