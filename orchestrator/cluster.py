@@ -69,19 +69,18 @@ class _Worker:
         yield from stream_task(task)
 
 
-def connect(address: str | None, console_lines: bool = False) -> None:
+def connect(address: str | None) -> None:
     """Joins a running cluster, or starts one on this machine.
 
     Args:
         address: The cluster's address; None joins one that is found, else starts one.
-        console_lines: Whether the actors' own output is shown.
 
     Raises:
         UsageError: No cluster answers at the address.
     """
     options: dict[str, Any] = {
         "namespace": NAMESPACE,
-        "log_to_driver": console_lines,
+        "log_to_driver": False,
         "logging_level": "error",
     }
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
