@@ -28,6 +28,8 @@ class Progress:
 class Finished:
     """A cell's rows, side tables first and the primary one last.
 
+    Without tables it is a receipt: the worker has already written the rows.
+
     Attributes:
         cell_id: The cell.
         tables: Name and rows of each table.
@@ -41,13 +43,28 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """A cell could not give its rows."""
+    """A cell could not give its rows.
+
+    Attributes:
+        cell_id: The cell.
+        cause: Who is to blame.
+        message: What was wrong.
+        remedy: What to do about it.
+        traceback: Where it came up.
+        provenance: Where it was tried.
+    """
 
     cell_id: str
     cause: Cause
     message: str
     remedy: str = ""
     traceback: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Alive:
+    """The worker is at work, though it has nothing to tell."""
 
 
 Event = Started | Progress | Finished | Failed

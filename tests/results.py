@@ -14,7 +14,7 @@ def cells_of(results: Path) -> set[str]:
     }
 
 
-def assert_same_rows(expected: Path, found: Path) -> None:
+def assert_same_rows(expected: Path, found: Path | str) -> None:
     """Asserts that two results hold the same rows, to the last bit, and some at all."""
     assert load("geometry", expected).num_rows > 0
     for table in TABLES:

@@ -35,16 +35,22 @@ def test_rows_keep_schema_metadata(results: Path) -> None:
 
 
 def test_rows_are_deduplicated_by_cell_and_row(results: Path) -> None:
+    row = {**synthetic.keys("head", "pico-64", 0), "norm_cv": 0.06}
+    other = {**synthetic.keys("head", "pico-64", 1), "norm_cv": 0.07}
+    synthetic.write(results, "head", [row, other], name="compact-7.parquet")
+    synthetic.write(results, "head", [row, {**row, "row": 1}], name="compact-8.parquet")
+    loaded = query.load("head", results, columns=["cell_id", "row"]).to_pylist()
+    pairs = [(row["cell_id"], 0), (row["cell_id"], 1), (other["cell_id"], 0)]
+    assert [(r["cell_id"], r["row"]) for r in loaded] == pairs
+
+
+def test_a_cells_own_file_outranks_merged_rows(results: Path) -> None:
     row = synthetic.head(results, "pico-64", 0, 0.06)
-    other = synthetic.head(results, "pico-64", 1, 0.07)
-    synthetic.write(results, "head", [row, other, {**row, "row": 1}], name="compacted-7.parquet")
-    loaded = query.load("head", results)
-    pairs = list(
-        zip(loaded.column("cell_id").to_pylist(), loaded.column("row").to_pylist(), strict=True)
-    )
-    assert sorted(pairs) == sorted(
-        [(row["cell_id"], 0), (row["cell_id"], 1), (other["cell_id"], 0)]
-    )
+    old = {**row, "norm_cv": 0.5}
+    synthetic.write(results, "head", [old, {**old, "row": 1}], name="compact-7.parquet")
+    assert query.load("head", results, columns=["row", "norm_cv"]).to_pylist() == [
+        {"row": 0, "norm_cv": 0.06}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +114,7 @@ def test_missing_folder_and_missing_marker(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": "x"}', "{"])
 def test_unreadable_marker(results: Path, text: str) -> None:
     (results / MARKER).write_text(text, encoding="utf-8")
-    with pytest.raises(StoreError, match="cannot be read"):
+    with pytest.raises(StoreError, match=r"eigentrace\.json is malformed"):
         query.load("head", results)
 
 
@@ -120,7 +126,7 @@ def test_newer_marker_and_newer_file_are_refused(results: Path) -> None:
     with pytest.raises(StoreError, match="newer version") as caught:
         query.load("head", results)
     assert str(path) in caught.value.message
-    assert "update eigentrace" in caught.value.remedy
+    assert "update Eigentrace" in caught.value.remedy
     marker = results / MARKER
     marker.write_text(json.dumps({"format": SCHEMA_VERSION + 1}), encoding="utf-8")
     with pytest.raises(StoreError, match=r"eigentrace\.json was written by a newer version"):
@@ -130,9 +136,9 @@ def test_newer_marker_and_newer_file_are_refused(results: Path) -> None:
 def test_damaged_file_is_named(results: Path) -> None:
     path = synthetic.write(results, "head", [synthetic.keys("head", "pico-64", 0)])
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(StoreError, match="damaged") as caught:
+    with pytest.raises(StoreError, match=f"cannot read {path}") as caught:
         query.load("head", results)
-    assert str(path) in caught.value.message
+    assert "delete it" in caught.value.remedy
 
 
 def test_column_of_another_type_is_damage(results: Path) -> None:
@@ -140,16 +146,38 @@ def test_column_of_another_type_is_damage(results: Path) -> None:
     place = TABLES["head"].names.index("norm_cv")
     table = pq.read_table(path).set_column(place, "norm_cv", pa.array(["much"]))
     pq.write_table(table, path)
-    with pytest.raises(StoreError, match="damaged"):
+    with pytest.raises(StoreError, match="cannot read"):
         query.load("head", results)
 
 
 def test_provenance_of_cells_and_of_compacted_files(results: Path) -> None:
     row = synthetic.keys("head", "pico-64", 0)
     synthetic.write(results, "head", [row], provenance={"device": "cpu"})
-    both = [{"device": "cpu"}, {"device": "cuda"}]
-    synthetic.write(results, "head", [row], name="z.parquet", provenance=both)
-    assert query.provenance(results) == [{"device": "cpu"}, *both]
+    # A merged file says each record once; what it says of a cell with a file of its own is old.
+    merged = {
+        "records": [{"device": "cpu", "threads": 1}, {}],
+        "cells": {"y": [0], row["cell_id"]: [0, 9.5], "z": [0, 1.5], "zz": [1]},
+    }
+    synthetic.write(results, "head", [row], name="compact-1.parquet", provenance=merged)
+    shared = {"device": "cpu", "threads": 1}
+    assert query.provenance(results) == [
+        {"device": "cpu"},
+        shared,
+        {**shared, "seconds": 1.5},
+        {},
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{", '{"records": []}', '{"records": [], "cells": {"a": [0]}}']
+)
+def test_malformed_provenance_is_named(results: Path, text: str) -> None:
+    row = synthetic.keys("head", "pico-64", 0)
+    path = synthetic.write(results, "head", [row], name="compact-1.parquet")
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({"eigentrace_provenance": text}), path)
+    with pytest.raises(StoreError, match=f"cannot read {path}"):
+        query.provenance(results)
 
 
 def test_import_is_light() -> None:

@@ -17,7 +17,6 @@ from jobs.errors import StoreError
 from jobs.events import Failed, Finished
 from jobs.records import MARKER, SCHEMA_VERSION, TABLES, rows_table
 from jobs.work import GeometryWork
-from orchestrator import store as store_module
 from orchestrator.store import Store
 from tests.orchestrator.fake_cells import making, measuring
 from tests.orchestrator.local_study import environment
@@ -91,14 +90,14 @@ def test_a_cell_is_done_only_with_its_primary_table(tmp_path: Path) -> None:
 
 def test_side_tables_are_written_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
-    real = store_module._write_whole
+    real = Path.replace
 
-    def watched(path: Path, data: Any) -> None:
+    def watched(path: Path, target: Path) -> Path:
         written.append(path.parent.name)
-        real(path, data)
+        return real(path, target)
 
     store = Store(tmp_path)
-    monkeypatch.setattr(store_module, "_write_whole", watched)
+    monkeypatch.setattr(Path, "replace", watched)
     store.commit(*_geometry())
     assert written == ["influences", "geometry"]
 
@@ -174,7 +173,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         (tmp_path / table).mkdir()
         damaged = tmp_path / table / "compacted-1.parquet"
         damaged.write_bytes(b"PAR1 torn")
-        with pytest.raises(StoreError, match=f"{damaged} cannot be read") as caught:
+        with pytest.raises(StoreError, match=f"cannot read {damaged}") as caught:
             store.ledger()
         assert "\n" not in str(caught.value)
         damaged.unlink()
@@ -203,6 +202,20 @@ def test_a_beginning_cut_short_is_begun_again(tmp_path: Path) -> None:
     assert (tmp_path / MARKER).is_file()
 
 
+def test_a_store_keeps_the_name_that_it_was_given(tmp_path: Path) -> None:
+    (tmp_path / MARKER).write_text(json.dumps({"format": SCHEMA_VERSION, "note": "kept"}))
+    assert Store(tmp_path, write=False).id == ""
+    name = Store(tmp_path).id
+    assert len(name) == 32
+    assert Store(tmp_path).id == Store(tmp_path, write=False).id == name
+    assert json.loads((tmp_path / MARKER).read_text()) == {
+        "format": SCHEMA_VERSION,
+        "note": "kept",
+        "store": name,
+    }
+    assert Store(tmp_path / "nowhere", write=False).id == ""
+
+
 def test_reading_makes_nothing(tmp_path: Path) -> None:
     place = tmp_path / "nowhere"
     ledger = Store(place, write=False).ledger()
@@ -224,7 +237,7 @@ def test_foreign_folders_are_refused_and_left_alone(tmp_path: Path, write: bool)
     ("marker", "said"),
     [
         (json.dumps({"format": SCHEMA_VERSION + 1}), "was written by a newer"),
-        (json.dumps({"format": "x"}), "was written by a newer"),
+        (json.dumps({"format": "x"}), "is malformed"),
         ("{}", "is malformed"),
         ("[]", "is malformed"),
         ("", "is malformed"),
