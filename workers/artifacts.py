@@ -2,72 +2,90 @@
 
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from jobs.errors import DataError
-from jobs.work import Folder, Produced
+from jobs.work import Folder, Produced, TextFiles
+from workers.manifest import MANIFEST, describe
 
 
-def artifact_folder(results: Path, cell_id: str) -> Path:
-    """Returns where a cell's artifact lies once it is published."""
-    return results / "artifacts" / cell_id
+class StudyFiles(Protocol):
+    """Where this node finds the files that a study names."""
+
+    def folder(self, source: Folder) -> Path:
+        """Returns where the files of a folder that the study names lie on this node."""
+
+    def text(self, text: TextFiles) -> TextFiles:
+        """Returns a text that the study names, with the paths that it has on this node."""
 
 
-def locate(results: Path, source: Folder | Produced) -> Path:
-    """Returns the path of a source: its own folder, or its place in the producer's artifact.
+class Files(StudyFiles, Protocol):
+    """Where this node finds what cells read, and where it puts what they make."""
 
-    Raises:
-        DataError: It is gone from the artifact.
+    @property
+    def work(self) -> Path:
+        """The folder, on this node, of what is still being made."""
+
+    def artifact(self, cell_id: str, within: str = "") -> Path | None:
+        """Returns the folder, on this node, of a published artifact; None if there is none.
+
+        Args:
+            cell_id: The cell that made it.
+            within: File or folder in the artifact that is needed; the rest may be missing.
+        """
+
+    def publish(self, folder: Path, cell_id: str) -> None:
+        """Gives a finished folder away as a cell's artifact; an earlier publication wins."""
+
+
+class NamedFiles:
+    """The files that a study names, at the paths that it names."""
+
+    def folder(self, source: Folder) -> Path:
+        """Returns the folder as the study names it."""
+        return Path(source.path)
+
+    def text(self, text: TextFiles) -> TextFiles:
+        """Returns the text as the study names it."""
+        return text
+
+
+class SharedFiles:
+    """The results folder, where this node can reach it.
+
+    Args:
+        results: The folder.
+        study: Where the study's files are.
     """
-    if isinstance(source, Produced):
-        return whole(results, source.cell_id, (source.folder,)) / source.folder
-    return Path(source.path)
+
+    def __init__(self, results: Path, study: StudyFiles | None = None) -> None:
+        study = study or NamedFiles()
+        self._artifacts = results / "artifacts"
+        self.work = results / "work"
+        self.folder, self.text = study.folder, study.text
+
+    def artifact(self, cell_id: str, within: str = "") -> Path | None:
+        """Returns the folder of a published artifact, also of one without a manifest."""
+        folder = self._artifacts / cell_id
+        return folder if folder.is_dir() else None
+
+    def publish(self, folder: Path, cell_id: str) -> None:
+        """Moves a finished folder to its place."""
+        self.put(folder, cell_id, describe(folder))
+
+    def put(self, folder: Path, cell_id: str, manifest: bytes) -> None:
+        """Moves a finished folder, whose manifest is known, to its place."""
+        if self.artifact(cell_id) is None:
+            (folder / MANIFEST).write_bytes(manifest)
+        move(folder, self._artifacts / cell_id)
+        sweep(self.work, cell_id)
 
 
-def whole(results: Path, cell_id: str, names: Iterable[str]) -> Path:
-    """Returns where a cell's artifact lies.
-
-    Raises:
-        DataError: One of its named files or folders is gone.
-    """
-    folder = artifact_folder(results, cell_id)
-    for name in names:
-        if not (folder / name).exists():
-            raise DataError(
-                f"the artifact {folder} lacks {name}",
-                "remove that folder, then `retry`: it is made again",
-            )
-    return folder
-
-
-@contextmanager
-def fresh_artifact(results: Path, cell_id: str) -> Iterator[Path]:
-    """Gives an empty folder that is published when the block ends without an error."""
-    folder = results / "work" / f"{cell_id}.{uuid.uuid4().hex}"
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-        publish(folder, artifact_folder(results, cell_id))
-        # What killed attempts left: nobody needs it now.
-        for left in folder.parent.glob(f"{cell_id}.*"):
-            shutil.rmtree(left, ignore_errors=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def resumable_artifact(results: Path, cell_id: str) -> Iterator[Path]:
-    """Gives the folder that an earlier, killed attempt left, and publishes it at the end."""
-    folder = results / "work" / cell_id
-    folder.mkdir(parents=True, exist_ok=True)
-    yield folder
-    publish(folder, artifact_folder(results, cell_id))
-
-
-def publish(folder: Path, target: Path) -> None:
-    """Moves a finished artifact to its place; an earlier publication of the same cell wins."""
+def move(folder: Path, target: Path) -> None:
+    """Renames a folder; where the target is there already, the folder goes."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         folder.rename(target)
@@ -75,3 +93,69 @@ def publish(folder: Path, target: Path) -> None:
         if not target.is_dir():
             raise
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(work: Path, cell_id: str) -> None:
+    """Removes what killed attempts at a published artifact left: nobody needs it now."""
+    for left in work.glob(f"{cell_id}.*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def locate(files: Files, source: Folder | Produced) -> Path:
+    """Returns the path of a source: its own folder, or its place in the producer's artifact.
+
+    Raises:
+        DataError: It is gone from the artifact.
+    """
+    if isinstance(source, Produced):
+        return whole(files, source.cell_id, (source.folder,)) / source.folder
+    return files.folder(source)
+
+
+def whole(files: Files, cell_id: str, names: Sequence[str] = ("",)) -> Path:
+    """Returns where a cell's artifact lies on this node.
+
+    Args:
+        files: Where this node finds artifacts.
+        cell_id: The cell that made it.
+        names: The files and folders in it that are needed; all, unless told.
+
+    Raises:
+        DataError: It, or one of its named files or folders, is gone.
+    """
+    folder = None
+    for name in names:
+        folder = files.artifact(cell_id, name)
+        if folder is not None and not (folder / name).exists():
+            raise DataError(
+                f"the artifact {cell_id} lacks {name}",
+                f"remove artifacts/{cell_id} from the results, then `retry`: it is made again",
+            )
+    if folder is None:
+        raise DataError(f"the artifact {cell_id} is gone", "`retry`: it is made again")
+    return folder
+
+
+@contextmanager
+def fresh_artifact(files: Files, cell_id: str) -> Iterator[Path]:
+    """Gives an empty folder that is published when the block ends without an error."""
+    folder = files.work / f"{cell_id}.{uuid.uuid4().hex}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+        files.publish(folder, cell_id)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def resumable_artifact(files: Files, cell_id: str) -> Iterator[Path]:
+    """Gives the folder that an earlier, killed attempt left, and publishes it at the end.
+
+    Unfinished work stays where `files.work` is: below the results, where nodes can reach them, and
+    else in the cache of the node, so that only an attempt on the same node goes on with it.
+    """
+    folder = files.work / cell_id
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    files.publish(folder, cell_id)

@@ -6,12 +6,10 @@ cell made or why it couldn't is told through `report`; no error leaves this modu
 
 import json
 import platform
-import queue
-import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +18,7 @@ import torch
 
 import jobs
 from jobs.cells import Cell, Checkpoint
-from jobs.errors import CellError
+from jobs.errors import CellError, StoreError
 from jobs.events import Event, Failed, Finished, Progress, Started
 from jobs.records import rows_table
 from jobs.work import (
@@ -34,6 +32,7 @@ from jobs.work import (
     SequencesWork,
 )
 from workers import artifacts, corpus
+from workers.artifacts import Files
 from workers.features import check_logits, forward_pass
 from workers.hub import LoadedCheckpoint, is_out_of_memory, load_checkpoint
 from workers.measure import Rows, checkpoint_rows, geometry_rows, head_rows, loss_rows
@@ -45,7 +44,6 @@ Report = Callable[[Event], None]
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "pyarrow", "datasets")
 _ROWS = "rows.json"
 _SEQUENCES = ("sequences.safetensors", "sequences.json")
-_STOPPING_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -54,67 +52,40 @@ class Task:
 
     Attributes:
         cells: Cells of one group.
-        results: The results folder, where artifacts lie.
         device: `cpu`, `cuda` or `mps`.
         threads: CPU threads to use.
         batch_size: Sequences per forward pass.
     """
 
     cells: tuple[Cell, ...]
-    results: Path
     device: str
     threads: int
     batch_size: int
 
 
-def run_task(task: Task, report: Report) -> None:
-    """Runs the cells of a task and reports each as finished or failed."""
+def run_task(task: Task, files: Files, report: Report) -> None:
+    """Runs the cells of a task and reports each as finished or failed.
+
+    Args:
+        task: The cells.
+        files: Where this node finds and puts artifacts.
+        report: Takes the events.
+    """
     torch.set_num_threads(task.threads)
     first = task.cells[0]
     if first.checkpoint is not None:
         with _reporting_failure(task.cells, report):
-            _measure_checkpoint(first.checkpoint, task, report)
+            _measure_checkpoint(first.checkpoint, task, files, report)
         return
     for cell in task.cells:
         with _reporting_failure([cell], report):
             report(Started(cell.id))
             started = time.perf_counter()
-            rows = _make_artifact(cell, task.results, report)
+            rows = _make_artifact(cell, files, report)
             report(_finished(cell, {cell.work.table: rows}, task, time.perf_counter() - started))
 
 
-def stream_task(task: Task) -> Generator[Event, None, None]:
-    """Runs a task in a thread of its own and yields its events as they come.
-
-    The consumer's errors thus never pass for the task's, and an interrupt reaches the consumer
-    while the task computes. Closed early, it stops the task at its next word.
-    """
-    events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-    closed = threading.Event()
-
-    def report(event: Event) -> None:
-        if closed.is_set():
-            raise _Closed
-        events.put(event)
-
-    def run() -> None:
-        try:
-            with suppress(_Closed):
-                run_task(task, report)
-        finally:
-            events.put(None)
-
-    thread = threading.Thread(target=run, name="task", daemon=True)
-    thread.start()
-    try:
-        while (event := events.get()) is not None:
-            yield event
-    finally:
-        closed.set()
-        thread.join(_STOPPING_SECONDS)
-
-
-def _make_artifact(cell: Cell, results: Path, report: Report) -> Rows:
+def _make_artifact(cell: Cell, files: Files, report: Report) -> Rows:
     """Makes a cell's artifact with its rows in it, or reads the rows of a published one.
 
     A kill between publication and the row's commit then costs no second making.
@@ -123,44 +94,45 @@ def _make_artifact(cell: Cell, results: Path, report: Report) -> Rows:
     def progress(done: int, total: int) -> None:
         report(Progress(cell.id, done, total))
 
-    published = artifacts.artifact_folder(results, cell.id)
-    if not published.is_dir():
+    if files.artifact(cell.id, _ROWS) is None:
         match cell.work:
             case CorpusWork() as work:
-                with artifacts.fresh_artifact(results, cell.id) as folder:
+                with artifacts.fresh_artifact(files, cell.id) as folder:
                     rows: Rows = [corpus.build(work.corpus, work.source, folder, progress)]
                     (folder / _ROWS).write_text(json.dumps(rows))
             case SequencesWork() as work:
-                with artifacts.fresh_artifact(results, cell.id) as folder:
+                with artifacts.fresh_artifact(files, cell.id) as folder:
                     text = work.text
                     drawn = draw_sequences(
-                        artifacts.locate(results, text) if isinstance(text, Produced) else text,
+                        artifacts.locate(files, text)
+                        if isinstance(text, Produced)
+                        else files.text(text),
                         work.draw,
-                        artifacts.locate(results, work.tokenizer),
+                        artifacts.locate(files, work.tokenizer),
                         folder,
                         progress,
                     )
                     (folder / _ROWS).write_text(json.dumps([{"dataset": work.dataset, **drawn}]))
             case PretrainWork() as work:
-                with artifacts.resumable_artifact(results, cell.id) as folder:
-                    source = artifacts.artifact_folder(results, work.corpus)
+                with artifacts.resumable_artifact(files, cell.id) as folder:
+                    source = artifacts.whole(files, work.corpus)
                     rows = pretrain(work.model, source, folder, progress)
                     (folder / _ROWS).write_text(json.dumps(rows))
             case _:
                 raise ValueError(f"a cell of kind {cell.work.kind} makes no artifact")
-    found: Rows = json.loads((published / _ROWS).read_text())
+    found: Rows = json.loads((artifacts.whole(files, cell.id, (_ROWS,)) / _ROWS).read_text())
     return found
 
 
-def _measure_checkpoint(checkpoint: Checkpoint, task: Task, report: Report) -> None:
+def _measure_checkpoint(checkpoint: Checkpoint, task: Task, files: Files, report: Report) -> None:
     """Runs all cells of one checkpoint from one load."""
     clock = _Clock()
     precisions = {c.work.dtype for c in task.cells if isinstance(c.work, GeometryWork | LossWork)}
     if len(precisions) > 1:
         raise ValueError(f"a task runs in one precision, not in {', '.join(sorted(precisions))}")
     loaded = load_checkpoint(
-        artifacts.locate(task.results, checkpoint.source),
-        artifacts.locate(task.results, checkpoint.tokenizer),
+        artifacts.locate(files, checkpoint.source),
+        artifacts.locate(files, checkpoint.tokenizer),
         next(iter(precisions), "float32"),
         task.device,
     )
@@ -171,24 +143,21 @@ def _measure_checkpoint(checkpoint: Checkpoint, task: Task, report: Report) -> N
             case CheckpointWork() | HeadWork():
                 with _reporting_failure([cell], report):
                     report(Started(cell.id))
-                    rows = _rows_without_pass(cell, loaded, task)
+                    rows = _rows_without_pass(cell, loaded, files)
                     seconds = load_seconds + clock.lap()
                     report(_finished(cell, {cell.work.table: rows}, task, seconds))
             case GeometryWork() | LossWork() as work:
                 texts.setdefault(work.sequences, []).append(cell)
     for sequences, cells in texts.items():
         with _reporting_failure(cells, report):
-            _measure_text(
-                loaded, artifacts.whole(task.results, sequences, _SEQUENCES), cells, task, report
-            )
+            folder = artifacts.whole(files, sequences, _SEQUENCES)
+            _measure_text(loaded, folder, cells, task, report)
 
 
-def _rows_without_pass(cell: Cell, loaded: LoadedCheckpoint, task: Task) -> Rows:
+def _rows_without_pass(cell: Cell, loaded: LoadedCheckpoint, files: Files) -> Rows:
     if isinstance(cell.work, HeadWork):
         counted = cell.work.sequences
-        sequences = (
-            load_sequences(artifacts.whole(task.results, counted, _SEQUENCES)) if counted else None
-        )
+        sequences = load_sequences(artifacts.whole(files, counted, _SEQUENCES)) if counted else None
         return head_rows(cell.work, loaded, sequences)
     return checkpoint_rows(loaded)
 
@@ -244,11 +213,13 @@ def _failed(cell: Cell, error: Exception) -> Failed:
     match error:
         case CellError():
             return Failed(cell.id, error.cause, error.message, error.remedy, trace)
+        case StoreError():
+            return Failed(cell.id, "infrastructure", error.message, error.remedy, trace)
         case _ if is_out_of_memory(error):
             remedy = "lower forward.batch_size, or give the run a device with more memory"
             return Failed(cell.id, "memory", str(error) or "out of memory", remedy, trace)
         case OSError():
-            remedy = "check the disk and the permissions, then `retry`"
+            remedy = "check the disk, the permissions and the network, then `retry`"
             return Failed(cell.id, "infrastructure", str(error), remedy, trace)
         case _:
             remedy = "this is a defect of Eigentrace or of the checkpoint; see the traceback"
@@ -275,10 +246,6 @@ def _device_name(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return f"{device} {platform.machine()}"
-
-
-class _Closed(BaseException):
-    """Nobody listens to the task any more. No failure, so that no cell is charged for it."""
 
 
 class _Clock:

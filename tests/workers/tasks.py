@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.cells import Cell
-from jobs.events import Event, Finished
+from jobs.events import Alive, Event, Finished
 from jobs.spec import (
     Evals,
     Geometry,
@@ -18,6 +18,7 @@ from jobs.spec import (
 from jobs.work import SequencesWork
 from orchestrator.plan import make_plan
 from tests.conftest import Texts
+from workers.artifacts import SharedFiles
 from workers.run import Task, run_task
 
 M, BATCH = 40, 16
@@ -36,13 +37,13 @@ def small_study(series: Path, texts: Texts, **changes: Any) -> Study:
     ).model_copy(update=changes)
 
 
-def task_of(cells: Iterable[Cell], results: Path) -> Task:
-    return Task(tuple(cells), results, "cpu", 1, BATCH)
+def task_of(cells: Iterable[Cell]) -> Task:
+    return Task(tuple(cells), "cpu", 1, BATCH)
 
 
 def run_cells(cells: Iterable[Cell], results: Path) -> list[Event]:
     events: list[Event] = []
-    run_task(task_of(cells, results), events.append)
+    run_task(task_of(cells), SharedFiles(results), events.append)
     return events
 
 
@@ -59,7 +60,7 @@ def prepare(study: Study, results: Path) -> list[list[Cell]]:
     return list(groups.values())
 
 
-def kinds(events: Iterable[Event], kind: type) -> list[Any]:
+def kinds(events: Iterable[Event | Alive], kind: type) -> list[Any]:
     return [event for event in events if isinstance(event, kind)]
 
 

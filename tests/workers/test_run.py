@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from jobs.cells import Cell
 from jobs.errors import DataError
-from jobs.events import Event, Finished, Progress, Started
+from jobs.events import Alive, Event, Finished, Progress, Started
 from jobs.records import KEYS, TABLES
 from jobs.spec import (
     Forward,
@@ -23,11 +23,12 @@ from orchestrator.plan import make_plan
 from tests.conftest import Texts
 from tests.workers.tasks import M, kinds, prepare, raising, run_cells, small_study, task_of
 from workers import run
-from workers.artifacts import artifact_folder
+from workers.artifacts import SharedFiles
 from workers.corpus import train_tokenizer, write_tokenizer
 from workers.hub import load_checkpoint
 from workers.pretrain import pretrain
-from workers.run import run_task, stream_task
+from workers.run import run_task
+from workers.stream import stream_task
 
 MEASURED = {"checkpoints", "head", "geometry", "influences", "evals"}
 
@@ -147,7 +148,7 @@ def test_a_pretraining_resumes_where_it_was_stopped(
         hidden_size=32, layers=1, heads=1, sequence_length=16, batch_size=2, last_step=8
     )
     train = Cell(PretrainWork(model, "c" * 64))
-    made = artifact_folder(tmp_path, "c" * 64)
+    made = tmp_path / "artifacts" / ("c" * 64)
     made.mkdir(parents=True)
     tokenizer = train_tokenizer(list(texts.documents), 300)
     write_tokenizer(tokenizer, made / "tokenizer")
@@ -169,8 +170,8 @@ def test_a_pretraining_resumes_where_it_was_stopped(
 
     monkeypatch.setattr(run, "pretrain", watched)
     with pytest.raises(KeyboardInterrupt):
-        run_task(task_of([train], tmp_path), killed)
-    assert not artifact_folder(tmp_path, train.id).exists()
+        run_task(task_of([train]), SharedFiles(tmp_path), killed)
+    assert not (tmp_path / "artifacts" / train.id).exists()
     assert steps == [0, 1, 2, 3, 4, 5]
     steps.clear()
     finished = run_cells([train], tmp_path)[-1]
@@ -178,12 +179,16 @@ def test_a_pretraining_resumes_where_it_was_stopped(
     assert steps == [5, 6, 7, 8]
     ((name, rows),) = finished.tables
     assert (name, rows.num_rows) == ("training_log", 8)
-    kept = {f.name for f in artifact_folder(tmp_path, train.id).iterdir()}
-    assert kept == {"rows.json", *(f"step{s}" for s in (0, 1, 2, 4, 8))}
+    kept = {f.name for f in (tmp_path / "artifacts" / train.id).iterdir()}
+    assert kept == {"rows.json", "manifest.json", *(f"step{s}" for s in (0, 1, 2, 4, 8))}
 
 
 def test_a_stream_gives_every_event_and_ends(cells: list[Cell], tmp_path: Path) -> None:
-    streamed = list(stream_task(task_of(cells, tmp_path)))
+    streamed = [
+        event
+        for event in stream_task(task_of(cells), SharedFiles(tmp_path))
+        if not isinstance(event, Alive)
+    ]
     called = run_cells(cells, tmp_path)
     assert [(type(e), e.cell_id) for e in streamed] == [(type(e), e.cell_id) for e in called]
 
@@ -193,7 +198,7 @@ def test_a_stream_ends_also_when_its_thread_does(
 ) -> None:
     monkeypatch.setattr(run, "_measure_checkpoint", raising(SystemExit(3)))
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    assert list(stream_task(task_of(cells, tmp_path))) == []
+    assert list(stream_task(task_of(cells), SharedFiles(tmp_path))) == []
 
 
 def test_threads_are_set_in_the_tasks_own_thread(
@@ -207,14 +212,14 @@ def test_threads_are_set_in_the_tasks_own_thread(
 
     monkeypatch.setattr(run, "checkpoint_rows", rows)
     try:
-        list(stream_task(replace(task_of(cells[:1], tmp_path), threads=2)))
+        list(stream_task(replace(task_of(cells[:1]), threads=2), SharedFiles(tmp_path)))
     finally:
         torch.set_num_threads(before)
     assert seen == [("task", 2)]
 
 
 def test_a_stream_that_is_closed_stops_its_task(cells: list[Cell], tmp_path: Path) -> None:
-    stream = stream_task(task_of(cells, tmp_path))
+    stream = stream_task(task_of(cells), SharedFiles(tmp_path))
     next(stream)
     stream.close()
     assert not any(thread.name == "task" for thread in threading.enumerate())

@@ -8,14 +8,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from jobs.cells import Cell
-from jobs.errors import DataError
+from jobs.errors import DataError, StoreError
 from jobs.events import Failed, Finished, Progress, Started
 from jobs.work import CheckpointWork, LossWork, SequencesWork
 from orchestrator.plan import make_plan
 from tests.conftest import Texts
 from tests.workers.tasks import kinds, prepare, raising, run_cells, small_study
 from workers import run
-from workers.artifacts import artifact_folder
 
 
 def _sequences(tiny_series: Path, texts: Texts) -> Cell:
@@ -51,7 +50,7 @@ def test_an_error_of_a_pass_fails_the_cells_of_that_text_alone(
     cells: list[Cell], tmp_path: Path
 ) -> None:
     text = next(c.work.sequences for c in cells if c.work.kind == "geometry")  # type: ignore[union-attr]
-    file = artifact_folder(tmp_path, str(text)) / "sequences.safetensors"
+    file = tmp_path / "artifacts" / str(text) / "sequences.safetensors"
     tensors = load_file(file)
     tensors["ids"][3] = 10_000
     save_file(tensors, file)
@@ -82,6 +81,7 @@ def test_a_checkpoint_that_cannot_be_loaded_fails_all_its_cells(
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "memory", "DefaultCPU"),
         (OSError(28, "No space left on device"), "infrastructure", "No space left"),
         (FileNotFoundError(2, "gone", "x"), "infrastructure", "gone"),
+        (StoreError("cannot reach s3://b", "mend"), "infrastructure", "cannot reach s3://b"),
         (RuntimeError("shapes"), "user", "RuntimeError: shapes"),
         (KeyError("a"), "user", "KeyError: 'a'"),
         (DataError("bad", "mend"), "data", "bad"),
