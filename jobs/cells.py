@@ -32,6 +32,11 @@ class Checkpoint:
     source: Source
     tokenizer: Source
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the weights and the tokenizer."""
+        return digest([self.source.identity, self.tokenizer.identity])
+
     @property
     def label(self) -> str:
         """Name for people."""
@@ -91,7 +96,7 @@ class Cell:
         """Cells with the same group are run together by one worker, from one load."""
         if self.checkpoint is None:
             return self.id
-        return digest([self.checkpoint.source.identity, self.checkpoint.tokenizer.identity])
+        return self.checkpoint.digest
 
     @property
     def label(self) -> str:

@@ -2,10 +2,13 @@
 
 Labels (names of texts and models) are carried for the rows but are no part of `parameters`;
 neither are paths, devices and batch sizes. A kind whose numbers change gets a new version.
+
+A cell that tells nothing for the `patience` of its kind, in seconds, is taken to hang. Kinds that
+load a checkpoint get the most: hundreds of gigabytes from a slow disk are loaded without a word.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from jobs.spec import DType, PicoCorpus, PicoModel, Sequences
 
@@ -70,6 +73,7 @@ class CorpusWork:
     version: ClassVar[int] = 1
     table: ClassVar[str] = "corpora"
     stage: ClassVar[StageName] = "fetch"
+    patience: ClassVar[float] = 1800.0
 
     corpus: PicoCorpus
     source: str
@@ -88,6 +92,7 @@ class PretrainWork:
     version: ClassVar[int] = 1
     table: ClassVar[str] = "training_log"
     stage: ClassVar[StageName] = "fetch"
+    patience: ClassVar[float] = 600.0
 
     model: PicoModel
     corpus: str
@@ -130,6 +135,7 @@ class SequencesWork:
     version: ClassVar[int] = 1
     table: ClassVar[str] = "sequences"
     stage: ClassVar[StageName] = "fetch"
+    patience: ClassVar[float] = 1800.0
 
     dataset: str
     text: TextFiles | Produced
@@ -155,6 +161,7 @@ class CheckpointWork:
     version: ClassVar[int] = 1
     table: ClassVar[str] = "checkpoints"
     stage: ClassVar[StageName] = "fetch"
+    patience: ClassVar[float] = 3600.0
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -170,6 +177,7 @@ class GeometryWork:
     version: ClassVar[int] = 1
     table: ClassVar[str] = "geometry"
     stage: ClassVar[StageName] = "geometry"
+    patience: ClassVar[float] = 3600.0
 
     dataset: str
     sequences: str
@@ -190,6 +198,7 @@ class LossWork:
     version: ClassVar[int] = 1
     table: ClassVar[str] = "evals"
     stage: ClassVar[StageName] = "evals"
+    patience: ClassVar[float] = 3600.0
 
     dataset: str
     sequences: str
@@ -209,6 +218,7 @@ class HeadWork:
     version: ClassVar[int] = 1
     table: ClassVar[str] = "head"
     stage: ClassVar[StageName] = "head"
+    patience: ClassVar[float] = 3600.0
 
     unigram_dataset: str | None
     sequences: str | None
@@ -228,3 +238,5 @@ class HeadWork:
 Work = (
     CorpusWork | PretrainWork | SequencesWork | CheckpointWork | GeometryWork | LossWork | HeadWork
 )
+KINDS: tuple[str, ...] = tuple(work.kind for work in get_args(Work))
+"""Name of every kind of work."""

@@ -1,31 +1,46 @@
 """The executor without Ray: one slot, in this process."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
-from jobs.events import Event
-from orchestrator.schedule import SlotLost, SlotOpened, TaskEnded
-from workers.run import Task, stream_task
+from jobs.events import Alive, Event
+from orchestrator.messages import SlotAlive, SlotEvent, SlotLost, SlotOpened, TaskEnded
+from workers.artifacts import Files
+from workers.run import Task
+from workers.stream import stream_task
+
+Body = Callable[[Task, Files], Generator[Event | Alive, None, None]]
+"""Runs a task and yields its events."""
 
 _SLOT = "inline"
 
 
 class InlineExecutor:
-    """Runs one task at a time in a thread of this process."""
+    """Runs one task at a time in a thread of this process.
 
-    def __init__(self) -> None:
-        self._stream: Generator[Event, None, None] | None = None
-        self._opened = False
+    Args:
+        files: Where artifacts lie.
+        body: What runs a task.
+    """
+
+    def __init__(self, files: Files, body: Body = stream_task) -> None:
+        self._files, self._body = files, body
+        self._stream: Generator[Event | Alive, None, None] | None = None
+        self._told: list[SlotEvent] = [SlotOpened(_SLOT, "this process")]
+
+    @property
+    def workers(self) -> tuple[int, int]:
+        """How many workers are there, and how many are wanted."""
+        return 1, 1
 
     def start(self, slot: str, task: Task) -> None:
         """Starts a task in the only slot."""
-        self._stream = stream_task(task)
+        self._stream = self._body(task, self._files)
 
-    def next_event(self, timeout: float) -> Event | SlotOpened | SlotLost | TaskEnded | None:
+    def next_event(self, timeout: float) -> Event | SlotEvent | None:
         """Returns the next event; None after `timeout` seconds in which nothing ran."""
-        if not self._opened:
-            self._opened = True
-            return SlotOpened(_SLOT)
+        if self._told:
+            return self._told.pop(0)
         if self._stream is None:
             time.sleep(timeout)
             return None
@@ -33,9 +48,19 @@ class InlineExecutor:
         if event is None:
             self._stream = None
             return TaskEnded(_SLOT)
-        return event
+        return SlotAlive(_SLOT) if isinstance(event, Alive) else event
+
+    def abandon(self, slot: str, message: str) -> None:
+        """Leaves the task: a thread can't be killed, but nobody listens to it any more."""
+        self.close()
+        self._told += [SlotLost(slot, "infrastructure", message), SlotOpened(slot, "this process")]
+
+    def release(self, slot: str) -> None:
+        """Closes the slot; never asked for, since this process has no notice of its end."""
+        self.close()
 
     def close(self) -> None:
         """Stops the task, so that none computes while the process is torn down."""
         if self._stream is not None:
             self._stream.close()
+            self._stream = None

@@ -4,15 +4,24 @@ from collections.abc import Iterator
 
 from jobs.cells import Cell, Checkpoint
 from jobs.spec import LocalText
-from jobs.work import LossWork, Produced, SequencesWork, TextFiles
+from jobs.work import HeadWork, LossWork, Produced, SequencesWork, TextFiles
 
 _TEXT = TextFiles((("/text.txt", "0" * 64),), "text", "\n\n")
 _DRAW = LocalText(paths=("/text.txt",))
 
 
 def measuring(number: int, group: int, needs: tuple[str, ...] = ()) -> Cell:
-    """Returns a cell that measures checkpoint `group`; `number` tells it from its siblings."""
-    checkpoint = Checkpoint(
+    """Returns a cell that measures a loss of checkpoint `group`; `number` tells it from others."""
+    return Cell(LossWork("words", str(number), "float32"), needs, _checkpoint(group))
+
+
+def heading(number: int, group: int, needs: tuple[str, ...] = ()) -> Cell:
+    """Returns a cell of another kind that measures checkpoint `group`."""
+    return Cell(HeadWork(None, None, number, drop_zero_rows=False), needs, _checkpoint(group))
+
+
+def _checkpoint(group: int) -> Checkpoint:
+    return Checkpoint(
         suite="suite",
         model="model",
         revision=f"step{group}",
@@ -22,7 +31,6 @@ def measuring(number: int, group: int, needs: tuple[str, ...] = ()) -> Cell:
         source=Produced("training", f"step{group}"),
         tokenizer=Produced("corpus", "tokenizer"),
     )
-    return Cell(LossWork("words", str(number), "float32"), needs, checkpoint)
 
 
 def making(number: int, needs: tuple[str, ...] = ()) -> Cell:

@@ -1,6 +1,5 @@
 """The scheduler: what it promises holds under any order of events."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import get_args
 
@@ -10,17 +9,23 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from jobs.cells import Cell
 from jobs.errors import Cause
-from jobs.events import Event, Failed, Finished, Started
-from orchestrator.schedule import (
-    RETRIES,
+from jobs.events import Event, Failed, Finished, Progress, Started
+from orchestrator.messages import (
+    Abandon,
     Action,
     Quarantine,
-    Scheduler,
+    Release,
+    SlotAlive,
+    SlotEvent,
     SlotLost,
     SlotOpened,
+    SlotRetired,
+    Start,
     TaskEnded,
 )
-from tests.orchestrator.fake_cells import measuring
+from orchestrator.schedule import Scheduler
+from tests.orchestrator.account import Account, BusySlot
+from tests.orchestrator.fake_cells import heading, measuring
 
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 
@@ -30,191 +35,204 @@ class _Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = 0.0
-        self.cells: dict[str, Cell] = {}
+        self.account = Account([], {}, {})
         self.scheduler = Scheduler([])
-        self.slots: dict[str, dict[str, bool] | None] = {}
         self.opened = 0
-        self.done: set[str] = set()
-        self.failed: set[str] = set()
-        self.charges: dict[str, Counter[Cause]] = {}
-        self.earliest: dict[str, float] = {}
 
     @initialize(data=st.data())
     def plan(self, data: st.DataObject) -> None:
-        earlier: list[str] = []
+        cells: list[Cell] = []
+        ids: list[str] = []
         for group in range(data.draw(st.integers(1, 5))):
-            members = []
+            earlier = list(ids)
             for number in range(data.draw(st.integers(1, 3))):
                 needs = data.draw(st.sets(st.sampled_from(earlier), max_size=3)) if earlier else ()
-                members.append(measuring(number, group, tuple(sorted(needs))))
-            self.cells |= {cell.id: cell for cell in members}
-            earlier += [cell.id for cell in members]
+                make = data.draw(st.sampled_from([measuring, heading]))
+                cells.append(make(number, group, tuple(sorted(needs))))
+                ids.append(cells[-1].id)
         before = data.draw(
-            st.dictionaries(
-                st.sampled_from(earlier), st.sampled_from(["done", "failed"]), max_size=4
-            )
+            st.dictionaries(st.sampled_from(ids), st.sampled_from(["done", "failed"]), max_size=4)
         )
-        self.done = {cell for cell, state in before.items() if state == "done"}
-        self.failed = {cell for cell, state in before.items() if state == "failed"}
-        self.charges = {cell: Counter() for cell in self.cells}
-        self.scheduler = Scheduler(self.cells.values(), self.done, self.failed)
+        limits = {kind: data.draw(st.sampled_from([5, 100])) for kind in ("loss", "head")}
+        self.account = Account(cells, before, limits)
+        self.scheduler = Scheduler(cells, self.account.done, self.account.failed, limits=limits)
 
-    def _send(self, event: Event | SlotOpened | SlotLost | TaskEnded, charged: set[str]) -> None:
+    def _send(
+        self, event: Event | SlotEvent, charged: Sequence[str] = (), released: Sequence[str] = ()
+    ) -> None:
         """Hands an event over; exactly the charged cells that are beyond their budget end."""
-        if isinstance(event, Failed | SlotLost):
-            cause: Cause = event.cause
-        else:
-            cause = "infrastructure"
-        beyond = set()
-        for cell in charged:
-            self.charges[cell][cause] += 1
-            if cause == "infrastructure":
-                wait = 2.0 ** self.charges[cell][cause]
-                self.earliest[cell] = self.now + wait
-            budget = RETRIES[cause]
-            if budget is not None and self.charges[cell][cause] > budget:
-                beyond.add(cell)
-        self.failed |= beyond
-        self._take(self.scheduler.handle(event, self.now), beyond)
+        cause: Cause = event.cause if isinstance(event, Failed | SlotLost) else "infrastructure"
+        given_up = self.account.charge(charged, cause)
+        actions = self.scheduler.handle(event, self.account.now)
+        assert {a.cell.id for a in actions if isinstance(a, Quarantine)} == given_up
+        assert [a.slot for a in actions if isinstance(a, Release)] == list(released)
+        assert not any(isinstance(a, Abandon) for a in actions)
+        self._take(actions)
 
-    def _take(self, actions: Sequence[Action], beyond: set[str]) -> None:
-        assert {a.cell.id for a in actions if isinstance(a, Quarantine)} == beyond
+    def _tick(self) -> None:
+        """Lets time be seen; exactly the overdue slots are abandoned."""
+        overdue = self.account.overdue()
+        actions = self.scheduler.tick(self.account.now)
+        abandoned = [a.slot for a in actions if isinstance(a, Abandon)]
+        assert sorted(abandoned) == sorted(overdue)
+        assert not any(isinstance(a, Quarantine | Release) for a in actions)
+        for slot, task in self.account.busy():
+            task.abandoned |= slot in overdue
+        self._take(actions)
+        wake = self.scheduler.wake_time
+        assert wake is None or wake > self.account.now
+
+    def _take(self, actions: Sequence[Action]) -> None:
+        """Checks every start, and that no free slot is left without one."""
+        account = self.account
         for action in actions:
             if isinstance(action, Quarantine):
-                assert action.attempts == self.charges[action.cell.id].total()
-                continue
-            assert self.slots[action.slot] is None
-            ids = [cell.id for cell in action.cells]
-            assert ids
-            assert len({cell.group for cell in action.cells}) == 1
-            assert all(self.now >= self.earliest.get(cell, 0) for cell in ids)
-            busy = {c for tasks in self.slots.values() for c in tasks or ()}
-            assert busy.isdisjoint(ids)
-            assert (self.done | self.failed).isdisjoint(ids)
-            assert all(self.done.issuperset(cell.needs) for cell in action.cells)
-            together = {
-                cell.id
-                for cell in self.cells.values()
-                if cell.group == action.cells[0].group
-                and cell.id not in self.done | self.failed | busy | self._blocked()
-            }
-            assert together == set(ids)
-            frugal = any(self.charges[cell]["memory"] for cell in ids)
-            assert action.frugal == frugal
-            self.slots[action.slot] = dict.fromkeys(ids, False)
+                assert action.attempts == account.charges[action.cell.id].total()
+            if isinstance(action, Start):
+                assert not account.draining
+                assert account.slots[action.slot] is None
+                ids = [cell.id for cell in action.cells]
+                ready = account.ready()
+                assert ids in ready.values()
+                assert account.rank(ids) == min(account.rank(cells) for cells in ready.values())
+                assert action.frugal == any(account.charges[cell]["memory"] for cell in ids)
+                account.start(action.slot, ids)
+        assert account.draining or None not in account.slots.values() or not account.ready()
 
-    def _blocked(self) -> set[str]:
-        blocked: set[str] = set()
-        for cell in self.cells.values():
-            hopeless = (self.failed | blocked).intersection(cell.needs)
-            if hopeless and cell.id not in self.done | self.failed:
-                blocked.add(cell.id)
-        return blocked
+    def _draw(self, data: st.DataObject) -> tuple[BusySlot, str]:
+        """Draws a running cell and has its slot heard of it."""
+        running = [(task, cell) for _, task in self.account.busy() for cell in task.cells]
+        assume(running)
+        task, cell = data.draw(st.sampled_from(running))
+        task.heard = task.headway = self.account.now
+        return task, cell
 
-    def _busy(self) -> list[tuple[str, str]]:
-        return [(slot, cell) for slot, tasks in self.slots.items() for cell in tasks or ()]
-
-    @precondition(lambda self: len(self.slots) < 4)
+    @precondition(lambda self: len(self.account.slots) < 4)
     @rule()
     def slot_opens(self) -> None:
         slot = f"slot{self.opened}"
         self.opened += 1
-        self.slots[slot] = None
-        self._send(SlotOpened(slot), set())
+        self.account.slots[slot] = None
+        self._send(SlotOpened(slot))
 
-    @precondition(lambda self: self._busy())
+    @precondition(lambda self: self.account.slots)
     @rule(data=st.data())
-    def cell_starts(self, data: st.DataObject) -> None:
-        slot, cell = data.draw(st.sampled_from(self._busy()))
-        (self.slots[slot] or {})[cell] = True
-        self._send(Started(cell), set())
+    def slot_retires(self, data: st.DataObject) -> None:
+        slot = data.draw(st.sampled_from(sorted(self.account.slots)))
+        if task := self.account.slots[slot]:
+            task.retired = True
+            self._send(SlotRetired(slot))
+        else:
+            del self.account.slots[slot]
+            self._send(SlotRetired(slot), released=[slot])
 
-    @precondition(lambda self: self._busy())
+    @rule(data=st.data(), together=st.booleans())
+    def cells_start(self, data: st.DataObject, together: bool) -> None:
+        task, drawn = self._draw(data)
+        for cell in list(task.cells) if together else [drawn]:
+            task.cells[cell] = True
+            self._send(Started(cell))
+
+    @rule(data=st.data())
+    def cell_progresses(self, data: st.DataObject) -> None:
+        task, cell = self._draw(data)
+        task.cells[cell] = True
+        self._send(Progress(cell, 1, 2))
+
     @rule(data=st.data())
     def cell_finishes(self, data: st.DataObject) -> None:
-        slot, cell = data.draw(st.sampled_from(self._busy()))
-        (self.slots[slot] or {}).pop(cell)
-        self.done.add(cell)
-        self._send(Finished(cell, ()), set())
+        task, cell = self._draw(data)
+        del task.cells[cell]
+        self.account.done.add(cell)
+        self._send(Finished(cell, ()))
 
-    @precondition(lambda self: self._busy())
     @rule(data=st.data(), cause=st.sampled_from(CAUSES))
     def cell_fails(self, data: st.DataObject, cause: Cause) -> None:
-        slot, cell = data.draw(st.sampled_from(self._busy()))
-        (self.slots[slot] or {}).pop(cell)
-        self._send(Failed(cell, cause, "drawn"), {cell})
+        task, cell = self._draw(data)
+        del task.cells[cell]
+        self._send(Failed(cell, cause, "drawn"), [cell])
 
-    @precondition(lambda self: any(tasks is not None for tasks in self.slots.values()))
+    @precondition(lambda self: self.account.busy())
     @rule(data=st.data())
     def task_ends(self, data: st.DataObject) -> None:
-        busy = [slot for slot, tasks in self.slots.items() if tasks is not None]
-        slot = data.draw(st.sampled_from(busy))
-        silent = set(self.slots[slot] or ())
-        self.slots[slot] = None
-        self._send(TaskEnded(slot), silent)
+        self._end(*data.draw(st.sampled_from(self.account.busy())))
 
-    @precondition(lambda self: self.slots)
+    def _end(self, slot: str, task: BusySlot) -> None:
+        self.account.slots[slot] = None
+        if task.retired or task.abandoned:
+            del self.account.slots[slot]
+        released = [slot] if task.retired and not task.abandoned else []
+        self._send(TaskEnded(slot), list(task.cells), released)
+
+    @precondition(lambda self: self.account.slots)
     @rule(data=st.data(), cause=st.sampled_from(["preempted", "infrastructure", "memory", "user"]))
     def slot_is_lost(self, data: st.DataObject, cause: Cause) -> None:
-        slot = data.draw(st.sampled_from(sorted(self.slots)))
-        tasks = self.slots.pop(slot) or {}
-        guilty = {cell for cell, started in tasks.items() if started} or set(tasks)
-        self._send(SlotLost(slot, cause, "drawn"), guilty)
+        slot = data.draw(st.sampled_from(sorted(self.account.slots)))
+        self._send(SlotLost(slot, cause, "drawn"), self.account.lose(slot, cause))
 
-    @rule(seconds=st.floats(0, 20))
-    def time_passes(self, seconds: float) -> None:
-        self.now += seconds
-        self._take(self.scheduler.assign(self.now), set())
+    @rule(seconds=st.integers(0, 70), alive=st.booleans(), seen=st.booleans())
+    def time_passes(self, seconds: int, alive: bool, seen: bool) -> None:
+        self.account.now += seconds
+        for slot, task in list(self.account.slots.items()) if alive else []:
+            if task:
+                task.heard = self.account.now
+            self._send(SlotAlive(slot))
+        if seen:
+            self._tick()
+
+    @precondition(lambda self: self.opened > 2)
+    @rule()
+    def it_is_told_to_drain(self) -> None:
+        self.account.draining = True
+        self.scheduler.drain()
 
     @rule()
-    def a_stranger_speaks(self) -> None:
-        idle = sorted(set(self.cells) - {cell for _, cell in self._busy()})
-        assume(idle)
-        before = dict(self.scheduler.states)
-        self._send(Failed(idle[0], "user", "late"), set())
-        assert self.scheduler.states[idle[0]] in {before[idle[0]], "running"}
+    def strangers_speak(self) -> None:
+        for event in (SlotAlive, SlotRetired, TaskEnded):
+            self._send(event("stranger"))
+        self._send(SlotLost("stranger", "user", "late"))
+        for cell in self.account.cells:
+            if self.account.state(cell) != "running":
+                self._send(Failed(cell, "user", "late"))
 
     @invariant()
-    def states_are_as_accounted(self) -> None:
-        busy = {cell for _, cell in self._busy()}
-        for cell, state in self.scheduler.states.items():
-            expected = (
-                "done"
-                if cell in self.done
-                else "failed"
-                if cell in self.failed
-                else "running"
-                if cell in busy
-                else "blocked"
-                if cell in self._blocked()
-                else "waiting"
-            )
-            assert state == expected
-        assert set(self.scheduler.states) == set(self.cells)
-        left = set(self.cells) - self.done - self.failed - self._blocked()
+    def all_is_as_accounted(self) -> None:
+        account = self.account
+        assert self.scheduler.states == {cell: account.state(cell) for cell in account.cells}
+        assert self.scheduler.running == account.running()
+        left = {"waiting", "running"}.intersection(self.scheduler.states.values())
         assert self.scheduler.finished == (not left)
+        assert self.scheduler.drained == (account.draining and not account.busy())
+        assert not self.scheduler.stuck
+
+    @invariant()
+    def it_wakes_in_time(self) -> None:
+        due = self.account.due()
+        wake = self.scheduler.wake_time
+        assert not due or (wake is not None and wake <= min(due))
 
     def teardown(self) -> None:
-        """Whatever happened: with a slot, and when tasks go well from now on, all ends."""
-        if not self.slots:
-            self.slot_opens()
-        for _ in range(10 * len(self.cells) + 10):
-            if self.scheduler.finished:
+        """Whatever happened: when tasks go well from now on, all ends, or drains."""
+        account = self.account
+        for _ in range(10 * len(account.cells) + 10):
+            if self.scheduler.finished or self.scheduler.drained:
                 break
-            wake = self.scheduler.wake_time
-            self.now = max(self.now, wake if wake is not None else self.now)
-            self._take(self.scheduler.assign(self.now), set())
-            for slot in [slot for slot, tasks in self.slots.items() if tasks is not None]:
-                for cell in list(self.slots[slot] or ()):
-                    (self.slots[slot] or {}).pop(cell)
-                    self.done.add(cell)
-                    self._send(Finished(cell, ()), set())
-                self.slots[slot] = None
-                self._send(TaskEnded(slot), set())
-        assert self.scheduler.finished
-        assert set(self.scheduler.states.values()) <= {"done", "failed", "blocked"}
+            if not account.slots:
+                self.slot_opens()
+            account.now = max(account.now, int(self.scheduler.wake_time or 0))
+            self._tick()
+            for slot, task in account.busy():
+                if task.abandoned:
+                    cells = account.lose(slot, "infrastructure")
+                    self._send(SlotLost(slot, "infrastructure", "killed"), cells)
+                    continue
+                for cell in list(task.cells):
+                    del task.cells[cell]
+                    account.done.add(cell)
+                    self._send(Finished(cell, ()))
+                self._end(slot, task)
+        assert self.scheduler.finished or self.scheduler.drained
 
 
-_Machine.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
+_Machine.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
 TestScheduler = _Machine.TestCase

@@ -1,0 +1,187 @@
+"""The backlog: how every cell stands, and which of those that wait goes next.
+
+Invariants: cells of a group go together; a group goes only when all that its waiting cells need is
+done; whatever waits is queued as soon as it can run, or blocked by a failure.
+"""
+
+import heapq
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from jobs.cells import Cell
+
+State = Literal["waiting", "running", "done", "failed", "blocked"]
+
+
+@dataclass
+class _Group:
+    """Cells that are run together.
+
+    Attributes:
+        order: Its place in the plan.
+        cells: All of them.
+        priority: Length of the longest chain of cells that hangs on those that were left.
+        missing: What its waiting cells still need.
+        not_before: When it may be tried again.
+        begun: Whether one of its cells was tried or is done.
+        queued: Whether it is among those that are ready.
+    """
+
+    order: tuple[int, ...]
+    cells: list[str] = field(default_factory=list)
+    priority: int = 0
+    missing: set[str] = field(default_factory=set)
+    not_before: float = 0.0
+    begun: bool = False
+    queued: bool = False
+
+
+class Backlog:
+    """Keeps account of cells.
+
+    Long chains go first, then checkpoints that were begun, then the order of the plan.
+
+    Args:
+        cells: All cells of the plan, each after those that it needs.
+        done: Cells that are done already.
+        failed: Cells that were given up earlier and are left alone.
+
+    Attributes:
+        cells: The cells by id.
+        states: How each cell stands.
+        left: How many wait or run.
+    """
+
+    def __init__(
+        self, cells: Iterable[Cell], done: Collection[str], failed: Collection[str]
+    ) -> None:
+        self.cells = {cell.id: cell for cell in cells}
+        self.states: dict[str, State] = {}
+        self.left = 0
+        self._groups: dict[str, _Group] = {}
+        self._dependents: dict[str, list[str]] = defaultdict(list)
+        self._ready: list[tuple[int, bool, tuple[int, ...], _Group]] = []
+        self._delayed: list[tuple[float, tuple[int, ...], _Group]] = []
+        groups: dict[str, _Group] = {}
+        for cell in self.cells.values():
+            state: State = (
+                "done" if cell.id in done else "failed" if cell.id in failed else "waiting"
+            )
+            self.states[cell.id] = state
+            self.left += state == "waiting"
+            group = groups.setdefault(cell.group, _Group((len(groups),)))
+            group.cells.append(cell.id)
+            group.begun |= state != "waiting"
+            self._groups[cell.id] = group
+            for need in cell.needs:
+                self._dependents[need].append(cell.id)
+        self._rank()
+        for cell_id in [c for c, state in self.states.items() if state == "failed"]:
+            self._block_dependents(cell_id)
+        for group in groups.values():
+            self._queue(group, 0.0)
+
+    @property
+    def waits(self) -> bool:
+        """Whether something can run now or later without anything else ending."""
+        return bool(self._ready or self._delayed)
+
+    @property
+    def next_retry(self) -> float | None:
+        """When a delayed group is due."""
+        return self._delayed[0][0] if self._delayed else None
+
+    def wake(self, now: float) -> None:
+        """Queues the groups whose retry is due."""
+        while self._delayed and self._delayed[0][0] <= now:
+            self._queue(heapq.heappop(self._delayed)[-1], now)
+
+    def take(self, now: float) -> list[Cell]:
+        """Returns the cells to run next, which are running from now on; none if none can run."""
+        while self._ready:
+            group = heapq.heappop(self._ready)[-1]
+            group.queued = False
+            cells = [c for c in group.cells if self.states[c] == "waiting"]
+            if cells and group.not_before <= now:  # Else a sibling failed after it was queued.
+                group.begun = True
+                self.states.update(dict.fromkeys(cells, "running"))
+                return [self.cells[c] for c in cells]
+        return []
+
+    def finish(self, cell_id: str, now: float) -> None:
+        """Ends a running cell well and queues what waited for it."""
+        self.states[cell_id] = "done"
+        self.left -= 1
+        for dependent in self._dependents[cell_id]:
+            group = self._groups[dependent]
+            group.missing.discard(cell_id)
+            if not group.missing:
+                self._queue(group, now)
+
+    def fail(self, cell_id: str, now: float) -> None:
+        """Gives a running cell up, and all that hangs on it."""
+        self.states[cell_id] = "failed"
+        self.left -= 1
+        for group in self._block_dependents(cell_id):
+            self._queue(group, now)
+
+    def put_back(self, cell_id: str, not_before: float) -> None:
+        """Has a running cell wait again; the longest wait among siblings counts for all."""
+        self.states[cell_id] = "waiting"
+        self._delay(self._groups[cell_id], not_before)
+
+    def isolate(self, cell_id: str) -> None:
+        """Has each cell of this one's group run alone from now on."""
+        group = self._groups[cell_id]
+        for number, sibling in enumerate(group.cells):
+            order = (*group.order, number)
+            alone = replace(group, order=order, cells=[sibling], missing=set(), queued=False)
+            self._groups[sibling] = alone
+            self._delay(alone, alone.not_before)
+        group.cells = []
+
+    def _delay(self, group: _Group, not_before: float) -> None:
+        group.not_before = max(group.not_before, not_before)
+        heapq.heappush(self._delayed, (group.not_before, group.order, group))
+
+    def _queue(self, group: _Group, now: float) -> None:
+        """Queues a group whose waiting cells all can run."""
+        if group.queued or now < group.not_before:
+            return
+        waiting = [c for c in group.cells if self.states[c] == "waiting"]
+        group.missing = {
+            need
+            for c in waiting
+            for need in self.cells[c].needs
+            if self.states.get(need, "done") != "done" and need not in waiting
+        }
+        if waiting and not group.missing:
+            group.queued = True
+            key = (-group.priority, not group.begun, group.order)
+            heapq.heappush(self._ready, (*key, group))
+
+    def _block_dependents(self, cell_id: str) -> list[_Group]:
+        """Marks all that hangs on a failed cell; returns the groups that lost cells."""
+        touched: dict[tuple[int, ...], _Group] = {}
+        ended = [cell_id]
+        while ended:
+            for dependent in self._dependents[ended.pop()]:
+                if self.states[dependent] == "waiting":
+                    self.states[dependent] = "blocked"
+                    self.left -= 1
+                    group = self._groups[dependent]
+                    touched[group.order] = group
+                    ended.append(dependent)
+        return list(touched.values())
+
+    def _rank(self) -> None:
+        """Gives each group the length of the longest chain of cells that hangs on it."""
+        length: dict[str, int] = {}
+        for cell_id in reversed(self.cells):
+            after = (length[d] for d in self._dependents[cell_id] if d in length)
+            length[cell_id] = 1 + max(after, default=0)
+            if self.states[cell_id] == "waiting":
+                group = self._groups[cell_id]
+                group.priority = max(group.priority, length[cell_id])

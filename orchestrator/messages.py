@@ -1,0 +1,93 @@
+"""What an executor tells of its slots, and what the scheduler asks of it.
+
+Invariant: a slot is free, or runs one task; whatever an executor tells of it comes in order.
+"""
+
+from dataclasses import dataclass
+
+from jobs.cells import Cell
+from jobs.errors import Cause
+from jobs.events import Failed
+
+
+@dataclass(frozen=True)
+class SlotOpened:
+    """A place that can run one task at a time is there.
+
+    Attributes:
+        slot: Its name.
+        node: The machine, for people.
+    """
+
+    slot: str
+    node: str = ""
+
+
+@dataclass(frozen=True)
+class SlotAlive:
+    """A place was heard, though its task has nothing to tell."""
+
+    slot: str
+
+
+@dataclass(frozen=True)
+class SlotRetired:
+    """A place will go soon: it ends its task and gets no other."""
+
+    slot: str
+
+
+@dataclass(frozen=True)
+class SlotLost:
+    """A place is gone, with whatever it ran."""
+
+    slot: str
+    cause: Cause
+    message: str
+
+
+@dataclass(frozen=True)
+class TaskEnded:
+    """A place has reported all it will of its task and is free."""
+
+    slot: str
+
+
+@dataclass(frozen=True)
+class Start:
+    """Run these cells together in that slot; `frugal` after they ran out of memory."""
+
+    slot: str
+    cells: tuple[Cell, ...]
+    frugal: bool
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """Give a cell up."""
+
+    cell: Cell
+    failure: Failed
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Abandon:
+    """Kill what runs in that slot; the executor answers with the loss of the slot."""
+
+    slot: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """Close that slot: it is retired and runs nothing any more."""
+
+    slot: str
+
+
+Action = Start | Quarantine | Abandon | Release
+"""What the scheduler asks for."""
+
+SlotEvent = SlotOpened | SlotAlive | SlotRetired | SlotLost | TaskEnded
+"""What an executor tells of its slots."""
