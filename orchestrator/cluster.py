@@ -1,43 +1,30 @@
-"""The executor on Ray: resident actors, one task each at a time, events streamed as they come.
+"""The cluster: how it is joined or started, and how it is divided into actors.
 
-A cell's rows travel as soon as they are there, so a lost actor costs only its cell in flight.
+Whoever cannot be let in is told so in seconds: Ray itself would wait, or end the process.
 """
 
 import os
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Ray reads these while it is imported: access by token, and no telemetry.
-os.environ.setdefault("RAY_AUTH_MODE", "token")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-
+import grpc
 import ray
 from ray._private import ray_constants, services, state
-from ray.exceptions import (
-    ActorDiedError,
-    ActorUnavailableError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    RayError,
-)
+from ray._private.grpc_utils import init_grpc_channel
+from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+from ray.exceptions import AuthenticationError, RayError
 
 import dashboards
 import jobs
 import orchestrator
 import workers
-from jobs.errors import Cause, UsageError
-from jobs.events import Event
+from jobs.errors import UsageError
 from orchestrator.drive import threads_per_worker
-from orchestrator.schedule import SlotLost, SlotOpened, TaskEnded
-from workers.run import Task, stream_task
-
-NAMESPACE = "eigentrace"
+from orchestrator.lease import NAMESPACE
 
 _OBJECT_STORE_BYTES = 512 * 2**20
+_ANSWER_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -57,18 +44,6 @@ class Shape:
     device: str
 
 
-class _Worker:
-    """An actor's body; Ray wraps it."""
-
-    def ready(self) -> bool:
-        """Answers once the actor runs."""
-        return True
-
-    def run(self, task: Task) -> Iterator[Event]:
-        """Yields a task's events."""
-        yield from stream_task(task)
-
-
 def connect(address: str | None) -> None:
     """Joins a running cluster, or starts one on this machine.
 
@@ -76,7 +51,7 @@ def connect(address: str | None) -> None:
         address: The cluster's address; None joins one that is found, else starts one.
 
     Raises:
-        UsageError: No cluster answers at the address.
+        UsageError: No cluster answers at the address, or it doesn't let us in.
     """
     options: dict[str, Any] = {
         "namespace": NAMESPACE,
@@ -87,6 +62,12 @@ def connect(address: str | None) -> None:
         # Other nodes get this very code; within a job, the job's working directory brings it.
         packages = (jobs, workers, orchestrator, dashboards)
         options["runtime_env"] = {"py_modules": [_folder(package) for package in packages]}
+    named = address or os.environ.get("RAY_ADDRESS")
+    if named and "://" in named:
+        raise UsageError(
+            f"{named} is no address of a Ray cluster's head: Ray Client is not supported",
+            "name the head as IP:PORT (usually port 6379), or use `ray job submit`",
+        )
     try:
         # As ray.init() resolves it: RAY_ADDRESS, or the cluster that `ray start` left here.
         address = services.canonicalize_bootstrap_address(address)
@@ -94,22 +75,38 @@ def connect(address: str | None) -> None:
             options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
             options.pop("runtime_env", None)
             _stay_on_loopback()
+        else:
+            _check_head(address)
         ray.init(address=address, **options)
-    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+    except (ConnectionError, ValueError, RuntimeError, OSError, RayError) as error:
         raise UsageError(
-            f"no Ray cluster can be used at {address or 'this machine'}: {_first_line(error)}",
+            f"no Ray cluster can be used at {named or address or 'this machine'}: "
+            f"{_first_line(error)}",
             "start one with `ray start --head`, unset RAY_ADDRESS, or use --executor inline",
         ) from error
 
 
-def _stay_on_loopback() -> None:
-    """Makes a cluster that is started next listen on the loopback interface alone.
+def _check_head(address: str) -> None:
+    """Asks the head for the cluster's id, as Ray will: it waits long and then ends the process.
 
-    On Linux, Ray offers its ports to the whole network, as a cluster of several nodes needs; its
-    switch for other systems makes it stay on this machine. It is read here and by child processes.
+    Raises:
+        UsageError: Nobody, or something else, answers there, or the token is refused.
     """
-    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
-    ray_constants.ENABLE_RAY_CLUSTER = False
+    refused = UsageError(
+        f"the Ray cluster at {address} refuses this user's token, or got none",
+        "give the cluster's token: RAY_AUTH_MODE=token with RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH "
+        "(`ray get-auth-token` prints it on the head)",
+    )
+    try:
+        with init_grpc_channel(address) as channel:
+            head = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+            head.GetClusterId(gcs_service_pb2.GetClusterIdRequest(), timeout=_ANSWER_SECONDS)
+    except AuthenticationError as error:
+        raise refused from error
+    except grpc.RpcError as error:
+        if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+            raise refused from error
+        raise ConnectionError(f"no head of a cluster answers there ({error.details()})") from error
 
 
 def divide(device: str, threads: int | None, most_actors: int) -> Shape:
@@ -137,92 +134,14 @@ def divide(device: str, threads: int | None, most_actors: int) -> Shape:
     )
 
 
-class RayExecutor:
-    """Runs tasks on resident actors, and replaces an actor that died.
+def _stay_on_loopback() -> None:
+    """Makes a cluster that is started next listen on the loopback interface alone.
 
-    Args:
-        shape: How many actors, and of what size.
+    On Linux, Ray offers its ports to the whole network, as a cluster of several nodes needs; its
+    switch for other systems makes it stay on this machine. It is read here and by child processes.
     """
-
-    def __init__(self, shape: Shape) -> None:
-        self._actor = ray.remote(_Worker).options(
-            num_cpus=shape.threads, num_gpus=shape.gpus, max_restarts=0
-        )
-        self._actors: dict[str, Any] = {}
-        self._opening: dict[Any, str] = {}
-        self._streams: dict[ray.ObjectRefGenerator, str] = {}
-        self._events: list[Event | SlotOpened | SlotLost | TaskEnded] = []
-        self._names = iter(f"worker-{number}" for number in range(sys.maxsize))
-        for _ in range(shape.actors):
-            self._open()
-
-    def start(self, slot: str, task: Task) -> None:
-        """Starts a task in a free slot."""
-        stream = self._actors[slot].run.options(num_returns="streaming").remote(task)
-        self._streams[stream] = slot
-
-    def next_event(self, timeout: float) -> Event | SlotOpened | SlotLost | TaskEnded | None:
-        """Returns the next event, or None after `timeout` seconds without one."""
-        if not self._events:
-            waiting = [*self._streams, *self._opening]
-            ready, _ = ray.wait(waiting, num_returns=1, timeout=timeout, fetch_local=False)
-            for found in ready:
-                if found in self._opening:
-                    self._events.append(self._opened(found))
-                else:
-                    self._events.append(self._streamed(found))
-        return self._events.pop(0) if self._events else None
-
-    def close(self) -> None:
-        """Ends the actors and leaves the cluster."""
-        for actor in self._actors.values():
-            ray.kill(actor)
-        ray.shutdown()
-
-    def _open(self) -> None:
-        """Asks for one more actor; the demand is what an autoscaler sees."""
-        slot = next(self._names)
-        self._actors[slot] = self._actor.remote()
-        self._opening[self._actors[slot].ready.remote()] = slot
-
-    def _opened(self, reference: Any) -> SlotOpened | SlotLost:
-        slot = self._opening.pop(reference)
-        try:
-            ray.get(reference)
-        except RayError as error:
-            return self._lost(slot, error)
-        return SlotOpened(slot)
-
-    def _streamed(self, stream: ray.ObjectRefGenerator) -> Event | SlotLost | TaskEnded:
-        slot = self._streams[stream]
-        try:
-            event: Event = ray.get(next(stream))
-        except StopIteration:
-            del self._streams[stream]
-            return TaskEnded(slot)
-        except RayError as error:
-            del self._streams[stream]
-            return self._lost(slot, error)
-        return event
-
-    def _lost(self, slot: str, error: RayError) -> SlotLost:
-        """Ends an actor that can't be trusted any more and asks for another."""
-        ray.kill(self._actors.pop(slot))
-        self._open()
-        return SlotLost(slot, _cause(error), f"{type(error).__name__}: {_first_line(error)}")
-
-
-def _cause(error: RayError) -> Cause:
-    """Returns who is to be charged for an error of Ray's."""
-    match error:
-        case OutOfMemoryError():
-            return "memory"
-        case ActorDiedError() if error.preempted:
-            return "preempted"
-        case RayActorError() | ActorUnavailableError() | ObjectLostError():
-            return "infrastructure"
-        case _:
-            return "user"
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 def _startable(resource: str) -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,7 +84,7 @@ def two_nodes() -> Iterator[Cluster]:
         made.shutdown()
 
 
-def _command(study: Path, results: Path) -> list[str]:
+def _command(study: Path, results: Path | str) -> list[str]:
     options = ["--study", str(study), "--results", str(results), "--threads", "1"]
     return [sys.executable, "-m", "orchestrator.run", "full", *options]
 
@@ -99,12 +100,26 @@ def test_ray_and_inline_give_the_same_rows(study: Path, undisturbed: Path, tmp_p
     assert_same_rows(undisturbed, results)
 
 
+def test_results_behind_a_url_hold_the_same_rows(
+    study: Path, undisturbed: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers write them there, and fetch artifacts from there into the node's cache."""
+    monkeypatch.setenv("EIGENTRACE_CACHE", str(tmp_path / "cache"))
+    url = f"s3://{bucket}/run"
+    for to_do in (True, False):
+        done = subprocess.run(_command(study, url), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert ("workers of 1 threads" in done.stdout) == to_do
+    assert_same_rows(undisturbed, url)
+    assert list((tmp_path / "cache" / "artifacts").iterdir())
+
+
 def test_killed_driver_loses_and_doubles_nothing(
     study: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     results = tmp_path / "results"
     orphans: list[psutil.Process] = []
-    for wanted in (1, 20):  # While it pretrains, and while it measures.
+    for wanted in (1, 8, 20):  # While it pretrains, and while it measures.
         driver = subprocess.Popen(
             _command(study, results), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -139,44 +154,38 @@ def test_killed_driver_loses_and_doubles_nothing(
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_twenty_kills_at_random_moments(study: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Runs that end before their kill are compared, and others begun, until twenty were killed."""
     results = tmp_path / "results"
     moments = random.Random(0)
-    for _ in range(20):
+    kills = 0
+    while kills < 20 or results.exists():
         driver = subprocess.Popen(
             _command(study, results), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         with contextlib.suppress(subprocess.TimeoutExpired):
-            driver.wait(moments.uniform(0, 30))
-        before = cells_of(results)
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
-        assert before <= cells_of(results)
-    assert subprocess.run(_command(study, results), check=False).returncode == 0
-    assert_same_rows(undisturbed, results)
-
-
-def test_killed_worker_costs_only_its_cell(study: Path, undisturbed: Path, tmp_path: Path) -> None:
-    results = tmp_path / "results"
-    driver = subprocess.Popen(_command(study, results), stdout=subprocess.PIPE, text=True)
-    victim = None
-    while victim is None and driver.poll() is None:
-        if len(cells_of(results)) >= 6:
-            actors = [p for p in _descendants(driver.pid) if "_Worker" in "".join(p.cmdline())]
-            victim = actors[0] if actors else None
-        time.sleep(0.02)
-    assert victim is not None, "the run ended before a worker could be killed"
-    victim.kill()
-    output, _ = driver.communicate()
-    assert driver.returncode == 0, output
-    assert_same_rows(undisturbed, results)
+            driver.wait(moments.uniform(2, 25) if kills < 20 else None)
+        if driver.poll() is None:
+            before = cells_of(results)
+            driver.kill()
+            driver.wait()
+            kills += 1
+            assert before <= cells_of(results)
+        else:
+            assert driver.returncode == 0
+            assert_same_rows(undisturbed, results)
+            shutil.rmtree(results)
 
 
 def test_a_cluster_of_our_own_listens_on_loopback_alone() -> None:
     script = """
 import psutil
-from orchestrator.cluster import RayExecutor, Shape, connect
+from functools import partial
+from pathlib import Path
+from orchestrator.actors import RayExecutor
+from orchestrator.cluster import Shape, connect
+from workers.artifacts import SharedFiles
 connect(None)
-executor = RayExecutor(Shape(1, 1, 0, "cpu"))
+executor = RayExecutor(Shape(1, 1, 0, "cpu"), partial(SharedFiles, Path("results")))
 assert executor.next_event(60) is not None
 for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
     for found in process.net_connections(kind="inet"):
@@ -190,21 +199,6 @@ executor.close()
     listening = {ip.removeprefix("::ffff:") for ip in done.stdout.split()}
     assert listening <= {"127.0.0.1", "::1"}
     assert listening
-
-
-def test_joins_a_running_cluster(
-    two_nodes: Cluster, study: Path, undisturbed: Path, tmp_path: Path
-) -> None:
-    results = tmp_path / "results"
-    done = subprocess.run(
-        [*_command(study, results), "--address", two_nodes.address],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 workers of 1 threads on cpu" in done.stdout
-    assert_same_rows(undisturbed, results)
 
 
 def test_actors_follow_cores_and_gpus(two_nodes: Cluster) -> None:

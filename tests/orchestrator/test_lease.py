@@ -54,10 +54,10 @@ def test_a_deleted_artifact_is_made_again_only_where_it_is_needed(tmp_path: Path
     store = Store(tmp_path / "results")
     for cell in cells[:2]:
         store.commit(cell, _made(cell))
-        (store.root / "artifacts" / cell.id).mkdir(parents=True)
+        (store.place.path / "artifacts" / cell.id).mkdir(parents=True)
     assert store.ledger(cells).done == {corpus.id, drawn.id}
-    shutil.rmtree(store.root / "artifacts" / corpus.id)
+    shutil.rmtree(store.place.path / "artifacts" / corpus.id)
     assert store.ledger(cells).done == {corpus.id, drawn.id}
-    shutil.rmtree(store.root / "artifacts" / drawn.id)
+    shutil.rmtree(store.place.path / "artifacts" / drawn.id)
     assert store.ledger(cells).done == frozenset()
     assert store.ledger(cells[:2]).done == {corpus.id, drawn.id}

@@ -1,0 +1,234 @@
+"""The executor on Ray: resident actors, one task each at a time, events streamed as they come.
+
+A cell's rows travel as soon as they are there, so a lost actor costs only its cell in flight; no
+slot's cells are given back before its actor is killed.
+"""
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, RayError
+
+from jobs.errors import UsageError
+from jobs.events import Alive, Event
+from orchestrator.cluster import Shape
+from orchestrator.inline import Body
+from orchestrator.losses import (
+    Watch,
+    cause_of,
+    is_node_loss,
+    is_our_kill,
+    is_own_node_lost,
+    reason,
+)
+from orchestrator.messages import (
+    SlotAlive,
+    SlotEvent,
+    SlotLost,
+    SlotOpened,
+    SlotRetired,
+    TaskEnded,
+)
+from orchestrator.resident import Home, Worker
+from orchestrator.versions import check_versions, versions
+from workers.artifacts import Files
+from workers.run import Task
+from workers.stream import stream_task
+
+_OPENING_TRIES = 3
+_EVENTS_AHEAD = 16
+_CLOSING_SECONDS = 10.0
+
+
+@dataclass
+class _Slot:
+    """An actor and what is known of it.
+
+    Attributes:
+        actor: Ray's handle.
+        tries: How many times it was opened in a row without success.
+        home: Where it lives, once it runs.
+        retired: Its node has notice; a substitute is asked for.
+        abandoned: Why it was told to die, if it was.
+    """
+
+    actor: Any
+    tries: int
+    home: Home | None = None
+    retired: bool = False
+    abandoned: str = ""
+
+
+class RayExecutor:
+    """Runs tasks on resident actors, and replaces an actor that died or is going to.
+
+    Args:
+        shape: How many actors, and of what size.
+        open_files: Called once in each actor; tells where artifacts lie.
+        body: What runs a task.
+    """
+
+    def __init__(
+        self, shape: Shape, open_files: Callable[[], Files], body: Body = stream_task
+    ) -> None:
+        self._wanted = shape.actors
+        self._versions = versions()
+        self._arguments = (open_files, body)
+        self._actor = ray.remote(Worker).options(
+            num_cpus=shape.threads, num_gpus=shape.gpus, max_restarts=0
+        )
+        self._slots: dict[str, _Slot] = {}
+        self._opening: dict[Any, str] = {}
+        self._streams: dict[ray.ObjectRefGenerator, str] = {}
+        self._events: deque[Event | SlotEvent] = deque()
+        self._names = iter(f"worker-{number}" for number in range(sys.maxsize))
+        self._watch = Watch()
+        for _ in range(shape.actors):
+            self._open()
+
+    @property
+    def workers(self) -> tuple[int, int]:
+        """How many actors can be given tasks, and how many are wanted."""
+        ready = sum(slot.home is not None and not slot.retired for slot in self._slots.values())
+        return ready, self._wanted
+
+    def start(self, slot: str, task: Task) -> None:
+        """Starts a task in a free slot."""
+        run = self._slots[slot].actor.run.options(
+            num_returns="streaming", _generator_backpressure_num_objects=_EVENTS_AHEAD
+        )
+        self._streams[run.remote(task)] = slot
+
+    def next_event(self, timeout: float) -> Event | SlotEvent | None:
+        """Returns the next event, or None after at most `timeout` seconds without one.
+
+        Raises:
+            UsageError: Actors cannot be made, differ from this process, or are out of reach.
+        """
+        self._retire_draining()
+        if not self._events:  # One loss at a time: the caller must not start what it lost already.
+            self._lose_a_dead_idler()
+        if not self._events:
+            waiting = [*self._streams, *self._opening]
+            if not waiting:  # Every actor is idle.
+                time.sleep(timeout)
+            # What comes over the network counts once it is here, so that no read blocks.
+            ready, _ = ray.wait(waiting, num_returns=1, timeout=timeout)
+            for found in ready:
+                if found in self._opening:
+                    self._opened(found)
+                else:
+                    self._streamed(found)
+        return self._events.popleft() if self._events else None
+
+    def abandon(self, slot: str, message: str) -> None:
+        """Kills a slot's actor; its loss is reported once Ray has confirmed it."""
+        if slot in self._slots:
+            self._slots[slot].abandoned = message
+            ray.kill(self._slots[slot].actor)
+
+    def release(self, slot: str) -> None:
+        """Closes the actor of a retired slot for good."""
+        if slot in self._slots:
+            ray.kill(self._slots.pop(slot).actor)
+
+    def close(self) -> None:
+        """Ends the actors and leaves the cluster, within seconds even if nothing answers."""
+        self._watch.close()
+        leaving = threading.Thread(target=self._leave, name="leave the cluster", daemon=True)
+        leaving.start()
+        leaving.join(_CLOSING_SECONDS)
+
+    def _leave(self) -> None:
+        for slot in self._slots.values():
+            ray.kill(slot.actor)
+        ray.shutdown()
+
+    def _open(self, tries: int = 0) -> None:
+        """Asks for one more actor; the demand is what an autoscaler sees."""
+        name = next(self._names)
+        actor = self._actor.remote(*self._arguments)
+        self._slots[name] = _Slot(actor, tries)
+        self._opening[actor.ready.remote()] = name
+
+    def _opened(self, reference: Any) -> None:
+        name = self._opening.pop(reference)
+        slot = self._slots[name]
+        try:
+            slot.home = home = ray.get(reference)
+        except RayError as error:
+            _check_own_node(error)
+            ray.kill(self._slots.pop(name).actor)
+            tries = slot.tries + (not is_node_loss(error))
+            if tries < _OPENING_TRIES:
+                self._open(tries)
+            elif self.workers[0]:  # A starved node, say: the others go on without it.
+                self._wanted -= 1
+            else:
+                raise UsageError(
+                    f"no worker can be started on the cluster: {reason(error)}",
+                    "mend what the message names, and look into the worker's log on the node "
+                    "(`ray logs`); finished cells are kept",
+                ) from error
+            return
+        check_versions(self._versions, home.versions, home.address)
+        self._events.append(SlotOpened(name, str(home)))
+
+    def _retire_draining(self) -> None:
+        """Takes slots whose nodes have notice out of use, and asks for substitutes at once."""
+        for name, slot in list(self._slots.items()):
+            if slot.home and slot.home.node in self._watch.draining and not slot.retired:
+                slot.retired = True
+                self._events.append(SlotRetired(name))
+                self._open()
+
+    def _lose_a_dead_idler(self) -> None:
+        """Reports a slot that died while it had nothing to do, so that no cell is given to it."""
+        busy = set(self._streams.values())
+        for name, slot in self._slots.items():
+            if slot.home and name not in busy and slot.home.actor in self._watch.dead:
+                self._lost(name, ActorDiedError())
+                return
+
+    def _streamed(self, stream: ray.ObjectRefGenerator) -> None:
+        name = self._streams.pop(stream)
+        try:
+            event: Event | Alive = ray.get(next(stream))
+        except StopIteration:
+            if self._slots[name].abandoned:
+                self._lost(name, None)
+            else:
+                self._events.append(TaskEnded(name))
+        except RayError as error:
+            self._lost(name, error)
+        else:
+            self._streams[stream] = name  # Last in line again: every stream gets its turn.
+            self._events.append(SlotAlive(name) if isinstance(event, Alive) else event)
+
+    def _lost(self, name: str, error: RayError | None) -> None:
+        """Ends an actor that can't be trusted any more, and asks for another."""
+        _check_own_node(error)
+        slot = self._slots.pop(name)
+        ray.kill(slot.actor)
+        if not slot.retired:
+            self._open()
+        draining = slot.home is not None and slot.home.node in self._watch.draining
+        if error is None or (slot.abandoned and is_our_kill(error)):
+            cause, message = cause_of(ActorDiedError(), draining=draining), slot.abandoned
+        else:
+            cause, message = cause_of(error, draining=draining), reason(error)
+        self._events.append(SlotLost(name, cause, f"{message} ({slot.home})"))
+
+
+def _check_own_node(error: RayError | None) -> None:
+    if error is not None and is_own_node_lost(error):
+        raise UsageError(
+            "the Ray node that this command runs on has died; finished cells are kept",
+            "run the same command again once Ray is up",
+        ) from error

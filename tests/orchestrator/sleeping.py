@@ -1,0 +1,95 @@
+"""Cells that sleep, break and hang on purpose: each does what the name of its dataset says."""
+
+import os
+import signal
+import time
+from collections.abc import Generator, Iterator
+
+from jobs.cells import Cell
+from jobs.events import Alive, Event, Finished, Progress, Started
+from jobs.records import rows_table
+from jobs.work import LossWork
+from tests.orchestrator.fake_cells import measuring
+from workers.artifacts import Files
+from workers.run import Task
+
+ONCE = " once"
+"""Ends the name of a deed that a cell does the first time alone; then it sleeps."""
+
+_MOST_HOGGED_MIB = 6 * 1024
+
+
+def cell(deed: str, number: int = 0, group: int = 0) -> Cell:
+    """Returns a cell of a checkpoint that does `deed` once it is run."""
+    like = measuring(number, group)
+    return Cell(LossWork(deed, str(number), "float32"), like.needs, like.checkpoint)
+
+
+def deed_of(found: Cell) -> str:
+    """Returns what a cell does."""
+    assert isinstance(found.work, LossWork)
+    return found.work.dataset
+
+
+def body(task: Task, files: Files) -> Generator[Event | Alive, None, None]:
+    """Runs a task of such cells; each that survives its deed finishes with one row."""
+    for found in task.cells:
+        yield Started(found.id)
+        deed = deed_of(found)
+        if deed.endswith(ONCE):
+            deed = deed.removesuffix(ONCE) if _first_time(found, files) else "sleep"
+        yield from _do(deed, found)
+        row = {"task": deed, "metric": "loss", "value": 0.5, "n": os.getpid()}
+        yield Finished(found.id, (("evals", rows_table("evals", [row])),), {"seconds": 0.1})
+
+
+def _first_time(found: Cell, files: Files) -> bool:
+    files.work.mkdir(parents=True, exist_ok=True)
+    try:
+        (files.work / f"{found.id}.done").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _do(deed: str, found: Cell) -> Iterator[Event | Alive]:
+    match deed:
+        case "sleep":
+            time.sleep(0.05 + int(found.id[0], 16) / 100)
+            return
+    # What a worker has said leaves it in a thread of Ray's, which a sudden end would cut short.
+    time.sleep(0.3)
+    match deed:
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "segfault":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "exit":
+            os._exit(3)
+        case "leave":
+            raise SystemExit(3)
+        case "raise":
+            raise ValueError("broken on purpose")
+        case "memory":
+            raise MemoryError("full on purpose")
+        case "hog":
+            _hog()
+        case "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "hang":
+            while True:
+                yield Alive()
+                time.sleep(0.2)
+        case "chatter":
+            for number in range(1000):
+                yield Progress(found.id, number, 1000)
+
+
+def _hog() -> None:
+    """Fills memory until somebody minds."""
+    held = []
+    for _ in range(0, _MOST_HOGGED_MIB, 64):
+        held.append(b"x" * (64 * 2**20))
+        time.sleep(0.02)
+    time.sleep(30)
+    raise RuntimeError(f"nobody minded {len(held) * 64} MiB")
