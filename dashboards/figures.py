@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, TypeGuard
 from dashboards.charts import AXES, TRAJECTORIES, Z95, Trajectory, layer_spec, trajectory_spec
 from dashboards.tables import LAST_LAYER, Measured, Row, by_series, count, last_layer, natural, read
 from jobs.errors import StoreError
+from jobs.place import Place
 
 _PAPER_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#b0588f", "#8a6d00", "#2b7fb8"]
 
@@ -81,18 +80,18 @@ def trajectory(measured: Measured, quantity: Trajectory) -> Figure | None:
     )
 
 
-def picture(results: str | Path, out: Path) -> Path:
+def picture(results: str | Path | Place, out: Path) -> Path:
     """Saves RankMe and norm CV against step as one small SVG, without a browser.
 
     Args:
-        results: Folder of the results.
+        results: Folder or URL of the results.
         out: The SVG file; replaced at once, never half written.
 
     Returns:
         `out`.
 
     Raises:
-        StoreError: The folder cannot be read, or holds nothing to draw.
+        StoreError: The place cannot be read, or holds nothing to draw.
     """
     import vl_convert
 
@@ -123,27 +122,8 @@ def picture(results: str | Path, out: Path) -> Path:
             "view": {"stroke": None},
         },
     }
-    replace_text(out, vl_convert.vegalite_to_svg(json.dumps(spec)))
+    Place(out.parent).write(out.name, vl_convert.vegalite_to_svg(json.dumps(spec)).encode())
     return out
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Writes a text file at once: a reader sees the old one or the new one.
-
-    Args:
-        path: The file; its folder is made where it is missing.
-        text: Its content, written as UTF-8.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def text_described(row: Row) -> str:

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import jinja2
+import pyarrow as pa
 from markupsafe import Markup
 
-from dashboards.figures import figures, replace_text
+from dashboards.figures import figures
 from dashboards.summary import summary
 from dashboards.tables import (
     Measured,
@@ -20,22 +21,28 @@ from dashboards.tables import (
     read,
     with_error,
 )
+from jobs.place import Place
+
+PAGE = "report.html"
+"""The report's name within the results."""
 
 
-def render(results: str | Path, study_name: str, out: Path | None = None, digest: str = "") -> Path:
+def render(
+    results: str | Path | Place, study_name: str, out: Path | None = None, digest: str = ""
+) -> str:
     """Writes the report: one HTML file that needs no network.
 
     Args:
-        results: Folder of the results.
+        results: Folder or URL of the results.
         study_name: Name of the study, for the title.
-        out: The file; `<results>/report.html` where it is left out. Replaced at once.
+        out: The file; `report.html` within the results where it is left out. Replaced at once.
         digest: Names the state of the results; `existing_digest` gives it back.
 
     Returns:
-        The file.
+        The file's path or URL.
 
     Raises:
-        StoreError: The folder cannot be read.
+        StoreError: The results cannot be read, or the report cannot be written.
     """
     measured = read(results)
     drawn = figures(measured)
@@ -60,25 +67,35 @@ def render(results: str | Path, study_name: str, out: Path | None = None, digest
         provenance=provenance_table(results),
         libraries=_libraries() if drawn else "",
     )
-    path = Path(results) / "report.html" if out is None else out
-    replace_text(path, page)
-    return path
+    folder, name = (Place(results), PAGE) if out is None else (Place(out.parent), out.name)
+    try:
+        folder.write(name, page.encode())
+    except (OSError, pa.ArrowException) as error:
+        remedy = "make room or mend the permissions, and run the same command again"
+        raise folder.failure("cannot write", error, remedy, name) from error
+    return folder.at(name)
 
 
-def existing_digest(path: Path) -> str | None:
+def existing_digest(results: str | Path | Place, name: str = PAGE) -> str | None:
     """Reads the digest that a report was rendered with.
 
     Args:
-        path: A report.
+        results: Folder or URL of the results.
+        name: The report's name there.
 
     Returns:
         The digest; None where there is no such file, or none was given.
+
+    Raises:
+        StoreError: The place cannot be read.
     """
+    place = Place(results)
     try:
-        with path.open(encoding="utf-8") as file:
-            head = file.read(4096)
-    except (FileNotFoundError, UnicodeDecodeError):
-        return None
+        if not place.exists(name):
+            return None
+        head = place.read(name)[:4096].decode(errors="replace")
+    except (OSError, pa.ArrowException) as error:
+        raise place.failure("cannot read", error, "mend its permissions", name) from error
     found = re.search(r'<meta name="eigentrace-digest" content="([^"]*)">', head)
     return html.unescape(found[1]) or None if found else None
 

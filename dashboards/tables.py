@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dashboards import query
+from dashboards import files, query
+from jobs.place import Place
 from jobs.records import SIDE_TABLES, TABLES
 
 Row = dict[str, Any]
@@ -40,7 +41,7 @@ class Measured:
     """The rows that the report is made from.
 
     Attributes:
-        results: Folder of the results.
+        results: Where the results lie.
         checkpoints: Rows of `checkpoints`, one per checkpoint.
         geometry: Rows of `geometry`, spectra left out.
         head: Rows of `head`, one per checkpoint, token norms left out.
@@ -48,7 +49,7 @@ class Measured:
         failures: Rows of `failures` whose cell has no rows by now.
     """
 
-    results: Path
+    results: Place
     checkpoints: tuple[Row, ...]
     geometry: tuple[Row, ...]
     head: tuple[Row, ...]
@@ -56,20 +57,20 @@ class Measured:
     failures: tuple[Row, ...]
 
 
-def read(results: str | Path) -> Measured:
+def read(results: str | Path | Place) -> Measured:
     """Reads the rows of a report.
 
     Every row gets `label` (its model, with suite and stage where there are several), `variant`
     (its text and settings, where there are several) and `series` (both).
 
     Args:
-        results: Folder of the results.
+        results: Folder or URL of the results.
 
     Returns:
         The rows, in the order of `dashboards.query.load`.
 
     Raises:
-        StoreError: The folder cannot be read.
+        StoreError: The place cannot be read.
     """
     tables = {name: _rows(name, results) for name in ("checkpoints", "geometry", "head", "evals")}
     tables["evals"] = [row for row in tables["evals"] if row["metric"] == "loss"]
@@ -82,7 +83,7 @@ def read(results: str | Path) -> Measured:
         _name_variants(rows)
     done = _done_cells(results)
     return Measured(
-        results=Path(results),
+        results=Place(results),
         checkpoints=_one_each(tables["checkpoints"]),
         geometry=tuple(tables["geometry"]),
         # Cells that differ in the text whose counts they compare give the same norms.
@@ -171,17 +172,17 @@ def checkpoint_table(measured: Measured) -> list[Row]:
     ]
 
 
-def provenance_table(results: str | Path) -> list[tuple[str, list[str]]]:
+def provenance_table(results: str | Path | Place) -> list[tuple[str, list[str]]]:
     """Collects how the rows came to be.
 
     Args:
-        results: Folder of the results.
+        results: Folder or URL of the results.
 
     Returns:
         Each entry's dotted name and its distinct values; times (`seconds`) are added up.
 
     Raises:
-        StoreError: The folder cannot be read.
+        StoreError: The place cannot be read.
     """
     values: dict[str, set[str]] = defaultdict(set)
     seconds = 0.0
@@ -226,20 +227,16 @@ def _digits(value: float, digits: int) -> str:
     return format(value, f"#.{digits}g").rstrip(".")
 
 
-def _rows(table: str, results: str | Path) -> list[Row]:
+def _rows(table: str, results: str | Path | Place) -> list[Row]:
     columns = [name for name in TABLES[table].names if name not in _HEAVY]
     rows: list[Row] = query.load(table, results, columns=columns).to_pylist()
     return rows
 
 
-def _done_cells(results: str | Path) -> set[str]:
+def _done_cells(results: str | Path | Place) -> set[str]:
     # A cell that failed once and was done later is no failure any more.
-    primaries = set(TABLES) - SIDE_TABLES - {"failures"}
-    return {
-        cell
-        for table in primaries
-        for cell in query.load(table, results, columns=["cell_id"]).column("cell_id").to_pylist()
-    }
+    primaries = TABLES.keys() - SIDE_TABLES - {"failures"}
+    return set().union(*(files.cells(Place(results), table) for table in primaries))
 
 
 def _label(row: Row, several_suites: bool, several_stages: bool) -> str:

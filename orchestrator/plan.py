@@ -1,6 +1,6 @@
 """From a study to its cells, in natural order. Reads no weights, imports neither torch nor Ray."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,21 +77,29 @@ def _cells(study: Study, hashes: FileHashes) -> list[Cell]:
         name: _text(name, dataset, corpora, hashes) for name, dataset in study.datasets.items()
     }
     _check_datasets(study)
+    used = {name: text for name, text in texts.items() if name in _datasets_in_use(study)}
+    by_tokenizer: dict[str, dict[str, Cell]] = {}
     for checkpoint in checkpoints:
-        sequences = {
-            name: Cell(
-                SequencesWork(name, text, study.datasets[name], checkpoint.tokenizer),
-                needs=tuple(
-                    s.cell_id for s in (text, checkpoint.tokenizer) if isinstance(s, Produced)
-                ),
-                suite=checkpoint.suite,
-            )
-            for name, text in texts.items()
-            if name in _datasets_in_use(study)
-        }
-        cells += sequences.values()
-        cells += _measurements(study, checkpoint, sequences)
+        tokenizer = str(checkpoint.tokenizer.identity)
+        if tokenizer not in by_tokenizer:
+            by_tokenizer[tokenizer] = _sequences(study, checkpoint, used)
+            cells += by_tokenizer[tokenizer].values()
+        cells += _measurements(study, checkpoint, by_tokenizer[tokenizer])
     return cells
+
+
+def _sequences(
+    study: Study, checkpoint: Checkpoint, texts: Mapping[str, TextFiles | Produced]
+) -> dict[str, Cell]:
+    """Returns the cells that draw the sequences of each text with a checkpoint's tokenizer."""
+    return {
+        name: Cell(
+            SequencesWork(name, text, study.datasets[name], checkpoint.tokenizer),
+            needs=tuple(s.cell_id for s in (text, checkpoint.tokenizer) if isinstance(s, Produced)),
+            suite=checkpoint.suite,
+        )
+        for name, text in texts.items()
+    }
 
 
 def _measurements(study: Study, checkpoint: Checkpoint, sequences: dict[str, Cell]) -> list[Cell]:

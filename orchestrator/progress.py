@@ -1,8 +1,9 @@
 """What the user sees while cells run: a live table on a terminal, plain lines in a log."""
 
 import time
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -13,12 +14,60 @@ from rich.text import Text
 
 from jobs.cells import Cell
 from jobs.events import Failed, Finished, Progress, Started
+from orchestrator.messages import SlotLost, SlotOpened
 
 _LINE_EVERY_SECONDS = 10.0
 _FIRST_GUESS_SECONDS = {"corpus": 20.0, "pretrain": 180.0}
 _USUAL_GUESS_SECONDS = 2.0
 _SHOWN_RUNNING = 8
+_SHOWN_FAILURES = 20
 _STAGES = ("fetch", "geometry", "head", "evals")
+
+
+@dataclass(frozen=True)
+class Running:
+    """A cell at work.
+
+    Attributes:
+        cell_id: The cell.
+        label: Its name for people.
+        node: Where it runs.
+        seconds: For how long.
+        fraction: How much of it is done, where it tells.
+    """
+
+    cell_id: str
+    label: str
+    node: str
+    seconds: float
+    fraction: float | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is known of a run at one moment.
+
+    Attributes:
+        state: `running`, or `draining` after an interrupt.
+        stages: Stage, done, all and failed or blocked cells of each stage.
+        running: The cells at work.
+        failures: Cell id, label and message of the latest failures.
+        workers_ready: How many workers are there.
+        workers_wanted: How many there shall be.
+        cells_per_minute: Finished cells per minute since the run began.
+        remaining_seconds: Estimate of the time left.
+        seconds: Since the run began.
+    """
+
+    state: str
+    stages: tuple[tuple[str, int, int, int], ...]
+    running: tuple[Running, ...]
+    failures: tuple[tuple[str, str, str], ...]
+    workers_ready: int
+    workers_wanted: int
+    cells_per_minute: float
+    remaining_seconds: int
+    seconds: float
 
 
 class ProgressView:
@@ -28,7 +77,8 @@ class ProgressView:
         cells: The cells of the plan.
         done: Cells that are done already.
         console: Where to write.
-        workers: How many cells run at a time, for the remaining time.
+        workers: How many workers are wanted, until the executor tells.
+        publish: Takes what is known of the run, often.
     """
 
     def __init__(
@@ -37,13 +87,19 @@ class ProgressView:
         done: frozenset[str],
         console: Console,
         workers: int,
+        publish: Callable[[Callable[[], Snapshot]], None] = lambda _: None,
     ) -> None:
         self._cells = {cell.id: cell for cell in cells}
         self._states: Mapping[str, str] = {
             cell.id: "done" if cell.id in done else "waiting" for cell in cells
         }
         self._console = console
-        self._workers = workers
+        self._ready, self._wanted = 0, workers
+        self._publish = publish
+        self._nodes: dict[str, str] = {}
+        self._places: dict[str, str] = {}
+        self._failures: deque[tuple[str, str, str]] = deque(maxlen=_SHOWN_FAILURES)
+        self._draining = False
         self._seconds: dict[str, list[float]] = defaultdict(list)
         self._started: dict[str, float] = {}
         self._fraction: dict[str, float] = {}
@@ -67,10 +123,18 @@ class ProgressView:
         elif self._cells:
             self._console.print(self.line(), markup=False)
 
-    def show(self, event: Any, states: Mapping[str, str]) -> None:
-        """Takes note of an event and of the cells' states."""
+    def show(self, event: Any, states: Mapping[str, str], workers: tuple[int, int]) -> None:
+        """Takes note of an event, of the cells' states, and of the workers there and wanted."""
         self._states = states
+        self._ready, self._wanted = workers
         match event:
+            case SlotOpened(slot, node):
+                self._nodes[slot] = node
+            case SlotLost(slot, cause, message):
+                self._console.print(
+                    f"lost a worker ({self._nodes.pop(slot, slot)}), {cause}: {message}",
+                    markup=False,
+                )
             case Started(cell_id):
                 self._started[cell_id] = time.monotonic()
             case Progress(cell_id, done, total):
@@ -86,9 +150,24 @@ class ProgressView:
         if not self._console.is_terminal and now - self._last_line >= _LINE_EVERY_SECONDS:
             self._last_line = now
             self._console.print(self.line(), markup=False)
+        self._publish(self.snapshot)
+
+    def placed(self, slot: str, cells: Sequence[Cell]) -> None:
+        """Takes note of where cells run."""
+        self._places.update(dict.fromkeys((cell.id for cell in cells), self._nodes.get(slot, slot)))
+
+    def draining(self, seconds: float) -> None:
+        """Says that the run ends early."""
+        self._draining = True
+        self._console.print(
+            f"interrupted: nothing new is begun, and what is at work has {seconds:.0f} s to end; "
+            "a second interrupt ends it now",
+            markup=False,
+        )
 
     def failed(self, cell: Cell, failure: Failed) -> None:
         """Says at once that a cell was given up."""
+        self._failures.append((cell.id, cell.label, f"{failure.cause}: {failure.message}"))
         remedy = f" → {failure.remedy}" if failure.remedy else ""
         self._console.print(
             f"failed: {cell.label} ({failure.cause}): {failure.message}{remedy}", markup=False
@@ -131,7 +210,31 @@ class ProgressView:
                 spent, share = now - self._started[cell_id], self._fraction.get(cell_id, 0.0)
                 guess = spent * (1 - share) / share if share > 0.02 else max(guess - spent, 0.0)
             rest, longest = rest + guess, max(longest, guess)
-        return max(rest / max(1, self._workers), longest)
+        return max(rest / max(1, self._ready or self._wanted), longest)
+
+    def snapshot(self) -> Snapshot:
+        """Returns what is known of the run."""
+        now = time.monotonic()
+        return Snapshot(
+            state="draining" if self._draining else "running",
+            stages=tuple(self._by_stage()),
+            running=tuple(
+                Running(
+                    cell_id,
+                    self._cells[cell_id].label,
+                    self._places.get(cell_id, ""),
+                    round(now - self._started[cell_id], 1),
+                    self._fraction.get(cell_id),
+                )
+                for cell_id in self._in_progress()
+            ),
+            failures=tuple(self._failures),
+            workers_ready=self._ready,
+            workers_wanted=self._wanted,
+            cells_per_minute=round(self._per_minute(), 1),
+            remaining_seconds=round(self.remaining_seconds()),
+            seconds=round(self.seconds, 1),
+        )
 
     def _in_progress(self) -> list[str]:
         """Returns the cells being worked on; those of a lost worker wait again."""
@@ -153,9 +256,14 @@ class ProgressView:
         ]
 
     def _rate(self) -> str:
-        minutes = max(self.seconds, 1e-9) / 60
         left = duration(self.remaining_seconds())
-        return f"{self._finished_here / minutes:.0f} cells/min · about {left} left"
+        waiting = (
+            f" · {self._ready} of {self._wanted} workers" if self._ready < self._wanted else ""
+        )
+        return f"{self._per_minute():.0f} cells/min · about {left} left{waiting}"
+
+    def _per_minute(self) -> float:
+        return 60 * self._finished_here / max(self.seconds, 1e-9)
 
     def _table(self) -> Table:
         table = Table(title=f"eigentrace · {self._rate()}", title_justify="left", expand=False)

@@ -18,8 +18,10 @@ from rich.console import Console
 
 import jobs
 from jobs.errors import Cause, UsageError
+from jobs.place import Place
 from jobs.study import load_study, shipped_studies
-from orchestrator import commands
+from jobs.work import KINDS
+from orchestrator import commands, doctor, logs, status, upkeep
 
 _RUNNING = {
     "full": "run every stage of the study and draw the report",
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome = {"code": 2, "error": str(error)}
     except KeyboardInterrupt:
         console.print("interrupted: finished cells are kept; the same command goes on from here")
-        outcome = {"code": 130}
+        outcome = {"code": 130, "next": "run the same command again: it goes on from here"}
     outcome.setdefault("seconds", round(time.monotonic() - started, 1))
     try:
         print(json.dumps(outcome), flush=True)
@@ -62,38 +64,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     match options.command:
         case "init":
-            return commands.init(Path(options.path), options.schema)
+            return upkeep.init(Path(options.path), options.schema)
         case "doctor":
-            return commands.doctor(results_place(options.results), console)
+            return doctor.doctor(results_place(options.results), console)
+        case "diff":
+            first, second = Place(options.first), Place(options.second)
+            return upkeep.diff(first, second, options.tolerance, console)
     results = results_place(options.results)
     console.print(f"results: {results}", markup=False)
     match options.command:
         case "report":
-            return commands.report(results, options.study, force=True)
+            return upkeep.report(results, options.study, force=True)
         case "retry":
-            return commands.retry(results, options.cause, options.cell)
+            return upkeep.retry(results, options.cause, options.cell)
+        case "compact":
+            return upkeep.compact(results, console)
+        case "logs":
+            return logs.logs(results, options.cell, console)
     study = load_study(options.study, options.set)
     match options.command:
         case "plan" | "status":
-            return commands.show(study, results, options, console)
+            return status.show(study, results, options, console)
         case command:
             return commands.run(study, results, command, options, console)
 
 
-def results_place(given: str | None) -> Path:
-    """Returns the results folder: as given, from the environment, or the usual place.
+def results_place(given: str | None) -> Place:
+    """Returns the place of the results: as given, from the environment, or the usual one.
 
     Inside a Ray job the working directory is thrown away, so results go to the home folder.
     """
     if given or (given := os.environ.get("EIGENTRACE_RESULTS")):
-        if "://" in given:
-            raise UsageError(
-                f"results at the URL {given} are not supported yet", "name a folder with --results"
-            )
-        return Path(given).expanduser().absolute()
+        return Place(given)
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        return Path.home() / "eigentrace" / "results"
-    return Path("results").absolute()
+        return Place(Path.home() / "eigentrace" / "results")
+    return Place("results")
 
 
 def _interrupt(_signal: int, _frame: object) -> NoReturn:
@@ -119,9 +124,9 @@ def _parser() -> _Parser:
     place = _Parser(add_help=False)
     place.add_argument(
         "--results",
-        metavar="PATH",
-        help="results folder; default $EIGENTRACE_RESULTS, else ./results, or in a Ray job "
-        "~/eigentrace/results",
+        metavar="PATH_OR_URL",
+        help="folder of the results, or s3://bucket/prefix or gs://…; default "
+        "$EIGENTRACE_RESULTS, else ./results, or in a Ray job ~/eigentrace/results",
     )
     study = _Parser(add_help=False)
     study.add_argument(
@@ -142,16 +147,34 @@ def _parser() -> _Parser:
         _add_execution(command)
     for name, text in {
         "plan": "list the study's cells without running any",
-        "status": "tell which cells are done, failed and left",
+        "status": "tell which cells are done, failed and left, and what runs now",
     }.items():
         command = subcommands.add_parser(name, parents=[place, study], help=text, description=text)
         command.add_argument("--json", action="store_true", help="print JSON alone to stdout")
+        if name == "status":
+            command.add_argument("--watch", action="store_true", help="follow the run to its end")
     report = "draw the report from the results"
     subcommands.add_parser("report", parents=[place, study], help=report, description=report)
     text = "clear failures so that the next run tries those cells again"
     retry = subcommands.add_parser("retry", parents=[place], help=text, description=text)
     retry.add_argument("--cause", choices=get_args(Cause), help="only failures of this cause")
     retry.add_argument("--cell", metavar="ID", help="only the cell whose id starts so")
+    text = "tell where a cell ran, and how it ended or stands"
+    logs = subcommands.add_parser("logs", parents=[place], help=text, description=text)
+    logs.add_argument("cell", metavar="ID", help="how the cell's id begins")
+    text = "merge the files of many cells into few, for quicker reading"
+    subcommands.add_parser("compact", parents=[place], help=text, description=text)
+    text = "tell what differs between two results, beyond how they came to be"
+    diff = subcommands.add_parser("diff", help=text, description=text)
+    for name in ("first", "second"):
+        diff.add_argument(name, metavar=name.upper(), help="folder or URL of results")
+    diff.add_argument(
+        "--tolerance",
+        type=_fraction,
+        default=0.0,
+        metavar="R",
+        help="relative difference up to which numbers count as equal; default 0",
+    )
     text = "write a commented study to start from"
     init = subcommands.add_parser("init", help=text, description=text)
     init.add_argument("path", nargs="?", default="study.toml", help="default study.toml")
@@ -178,12 +201,41 @@ def _add_execution(command: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--threads", type=_positive, help="CPU threads of each worker")
     group.add_argument("--workers", type=_positive, help="most workers at a time")
+    group.add_argument(
+        "--limit",
+        action=_Limit,
+        default={},
+        metavar="KIND=SECONDS",
+        help="time without headway after which a cell of a kind counts as hung and is tried again; "
+        f"kinds: {', '.join(KINDS)}; repeatable",
+    )
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
     return int(text)
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to below 1")
+    return value
+
+
+class _Limit(argparse.Action):
+    """Gathers KIND=SECONDS."""
+
+    def __call__(self, parser: Any, namespace: Any, value: Any, option: Any = None) -> None:
+        kind, _, seconds = value.partition("=")
+        if kind not in KINDS or not seconds.isdecimal() or int(seconds) < 1:
+            parser.error(f"{option} {value} is not KIND=SECONDS with a kind of {', '.join(KINDS)}")
+        limits = {**getattr(namespace, self.dest), kind: float(seconds)}
+        setattr(namespace, self.dest, limits)
 
 
 def console() -> NoReturn:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jobs.cells import Cell, Checkpoint
 from jobs.errors import StudyError
-from jobs.identity import FileHashes, digest
+from jobs.identity import FileHashes
 from jobs.spec import LocalSuite, PicoSuite
 from jobs.work import TOKENIZER_FILES, CorpusWork, Folder, PretrainWork, Produced
 from workers.corpus import source_fingerprint
@@ -72,7 +72,7 @@ def _refuse_twins(suite: LocalSuite, checkpoints: Sequence[Checkpoint]) -> None:
     """Raises StudyError where two steps hold the same weights, as published series sometimes do."""
     seen: dict[str, Checkpoint] = {}
     for checkpoint in checkpoints:
-        twin = seen.setdefault(digest(checkpoint.source.identity), checkpoint)
+        twin = seen.setdefault(str(checkpoint.source.identity), checkpoint)
         if twin is not checkpoint:
             raise StudyError(
                 f"suite '{suite.name}': steps {twin.step} and {checkpoint.step} hold the same "

@@ -64,7 +64,7 @@ def test_page_in_a_browser(results: Path, browser: Any) -> None:
     synthetic.trajectory(results, FALL, model=f"{HOSTILE}{'x' * 60}", steps=STEPS)
     failure = {**synthetic.keys("head", "pico-64", 1), "message": "y" * 300, "kind": "head"}
     synthetic.write(results, "failures", [failure])
-    path = report.render(results, "pico")
+    path = Path(report.render(results, "pico"))
     for scheme in ("light", "dark"):
         for width in (1100, 390):
             features = [{"name": "prefers-color-scheme", "value": scheme}]

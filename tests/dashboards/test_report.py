@@ -25,7 +25,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def rendered(results: Path) -> str:
-    return report.render(results, "a study").read_text(encoding="utf-8")
+    return Path(report.render(results, "a study")).read_text(encoding="utf-8")
 
 
 class Elements(HTMLParser):
@@ -102,7 +102,7 @@ def test_names_stay_text(results: Path) -> None:
     synthetic.write(results, "failures", [failure], provenance={HOSTILE: HOSTILE})
     clean = synthetic.start(results.parent / "clean")
     synthetic.trajectory(clean, FALL, steps=STEPS)
-    page = report.render(results, HOSTILE, digest=f'"{HOSTILE}').read_text(encoding="utf-8")
+    page = Path(report.render(results, HOSTILE, digest=f'"{HOSTILE}')).read_text(encoding="utf-8")
     elements = Elements(page)
     scripts = [tag for tag, _ in elements.tags if tag == "script"]
     assert len(scripts) == [tag for tag, _ in Elements(rendered(clean)).tags].count("script")
@@ -132,7 +132,7 @@ def test_page_loads_nothing_from_elsewhere(results: Path) -> None:
 
 
 def test_page_is_small_and_written_at_once(results: Path) -> None:
-    path = report.render(synthetic.pico_like(results, steps=STEPS), "pico")
+    path = Path(report.render(synthetic.pico_like(results, steps=STEPS), "pico"))
     assert path == results / "report.html"
     assert path.stat().st_size < 5_000_000
     names = {entry.name for entry in results.iterdir() if entry.is_file()}
@@ -158,14 +158,14 @@ def test_equal_results_give_equal_pages(results: Path) -> None:
 
 def test_digest_is_read_back(results: Path, tmp_path: Path) -> None:
     out = tmp_path / "elsewhere" / "page.html"
-    assert report.existing_digest(out) is None
+    assert report.existing_digest(out.parent, out.name) is None
     for digest in ("0f" * 32, 'a "quoted" & <odd> one'):
-        assert report.render(results, "pico", out=out, digest=digest) == out
-        assert report.existing_digest(out) == digest
+        assert report.render(results, "pico", out=out, digest=digest) == str(out)
+        assert report.existing_digest(out.parent, out.name) == digest
     report.render(results, "pico", out=out)
-    assert report.existing_digest(out) is None
+    assert report.existing_digest(out.parent, out.name) is None
     out.write_bytes(b"\xff\xfe\x00")
-    assert report.existing_digest(out) is None
+    assert report.existing_digest(out.parent, out.name) is None
 
 
 def test_nothing_measured_still_gives_a_page(results: Path) -> None:
@@ -204,7 +204,7 @@ def test_time_of_many_checkpoints(results: Path, capsys: pytest.CaptureFixture[s
     steps = (0, *(2**power for power in range(9)), *range(512, 512 + 30 * 256, 256))
     synthetic.pico_like(results, steps=steps)
     begin = time.perf_counter()
-    path = report.render(results, "pico")
+    path = Path(report.render(results, "pico"))
     seconds = time.perf_counter() - begin
     with capsys.disabled():
         print(f"\nreport of {len(steps)} checkpoints × 2 models: {seconds:.2f} s")

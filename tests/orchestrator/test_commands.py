@@ -23,12 +23,19 @@ from tests.orchestrator.local_study import run_here, run_process
         (["full", "--nonsense"], "unrecognized arguments: --nonsense"),
         (["ful"], "invalid choice: 'ful'"),
         ([], "COMMAND"),
-        (["full", "--results", "s3://bucket/results"], "not supported yet"),
+        (["full", "--results", "ftp://host/results"], "nothing is known of ftp://"),
+        (["full", "--results", "s3://"], "names no bucket"),
+        (["full", "--limit", "geometry=0"], "geometry=0 is not KIND=SECONDS"),
+        (["full", "--limit", "geometri=5"], "geometri=5 is not KIND=SECONDS"),
         (["full", "--results", "/proc/eigentrace"], "cannot use the results folder"),
         (["plan", "--study", "/nowhere/study.toml"], "cannot read the study"),
         (["status", "--results", __file__], "is not a results folder"),
         (["retry", "--cause", "bad luck"], "invalid choice: 'bad luck'"),
-        (["retry", "--results", "/nowhere/results"], "there is no results folder"),
+        (["retry", "--results", "/nowhere/results"], "there are no results at /nowhere/results"),
+        (["compact", "--results", "/nowhere/results"], "there are no results at /nowhere/results"),
+        (["logs", "00", "--results", "/nowhere/results"], "no cell whose id begins with '00'"),
+        (["diff", "/nowhere/a", "/nowhere/b"], "there is no results folder /nowhere/a"),
+        (["diff", "a", "b", "--tolerance", "x"], "x is not a number from 0 to below 1"),
         (["plan", "--set", "datasets.heldout.seed=-1"], "greater than or equal to 0"),
         (["report", "--results", "/nowhere/results"], "/nowhere/results"),
         (["init", "/nowhere/study.toml"], "cannot write /nowhere/study.toml"),
@@ -59,12 +66,12 @@ def test_a_mistake_ends_the_process_with_code_2() -> None:
 
 def test_results_go_where_they_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run.results_place(None) == tmp_path / "results"
+    assert run.results_place(None).path == tmp_path / "results"
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
-    assert run.results_place(None) == Path.home() / "eigentrace" / "results"
+    assert run.results_place(None).path == Path.home() / "eigentrace" / "results"
     monkeypatch.setenv("EIGENTRACE_RESULTS", "~/mine")
-    assert run.results_place(None) == Path.home() / "mine"
-    assert run.results_place("given") == tmp_path / "given"
+    assert run.results_place(None).path == Path.home() / "mine"
+    assert run.results_place("given").path == tmp_path / "given"
 
 
 def _commands() -> dict[str, argparse.ArgumentParser]:

@@ -54,22 +54,22 @@ def test_durations(seconds: float, said: str) -> None:
 def test_a_line_counts_by_stage_and_names_what_runs(clock: _Clock) -> None:
     view, _ = _view()
     states = {FIRST: "done", SECOND: "running", THIRD: "failed"}
-    view.show(Started(SECOND), states)
-    view.show(Progress(SECOND, 1, 4), states)
-    view.show(Failed(THIRD, "data", "what"), states)
+    view.show(Started(SECOND), states, (1, 1))
+    view.show(Progress(SECOND, 1, 4), states, (1, 1))
+    view.show(Failed(THIRD, "data", "what"), states, (1, 1))
     assert "1/3 cells · fetch 1/1 · evals 0/2 (1 failed)" in view.line()
     assert view.line().endswith("running: loss suite/model@step1 25 %")
     states[SECOND] = "done"
-    view.show(Finished(SECOND, (), {"seconds": 3.0}), states)
+    view.show(Finished(SECOND, (), {"seconds": 3.0}), states, (1, 1))
     assert "running" not in view.line()
 
 
 def test_a_cell_of_a_lost_worker_no_longer_runs(clock: _Clock) -> None:
     view, _ = _view()
     states = {FIRST: "done", SECOND: "running", THIRD: "waiting"}
-    view.show(Started(SECOND), states)
+    view.show(Started(SECOND), states, (1, 1))
     states[SECOND] = "waiting"
-    view.show(None, states)
+    view.show(None, states, (1, 1))
     assert "running" not in view.line()
 
 
@@ -77,12 +77,12 @@ def test_the_remaining_time_follows_what_was_measured(clock: _Clock) -> None:
     view, _ = _view()
     states = {FIRST: "done", SECOND: "running", THIRD: "waiting"}
     assert view.remaining_seconds() == 4
-    view.show(Started(SECOND), states)
+    view.show(Started(SECOND), states, (1, 1))
     clock.now += 30
-    view.show(Progress(SECOND, 1, 4), states)
+    view.show(Progress(SECOND, 1, 4), states, (1, 1))
     assert view.remaining_seconds() == 90 + 2
     states[SECOND] = "done"
-    view.show(Finished(SECOND, (), {"seconds": 60.0}), states)
+    view.show(Finished(SECOND, (), {"seconds": 60.0}), states, (1, 1))
     assert view.remaining_seconds() == 60
     states[THIRD] = "done"
     assert view.remaining_seconds() == 0
@@ -101,7 +101,7 @@ def test_a_log_gets_a_line_every_ten_seconds_and_one_at_the_end(clock: _Clock) -
     with view:
         for _ in range(5):
             clock.now += 4
-            view.show(None, states)
+            view.show(None, states, (1, 1))
     assert len(out.getvalue().splitlines()) == 2
 
 
@@ -118,5 +118,5 @@ def test_names_that_look_like_markup_are_shown_literally(monkeypatch: pytest.Mon
     for terminal in (False, True):
         view, out = _view(terminal)
         with view:
-            view.show(Started(SECOND), {FIRST: "done", SECOND: "running", THIRD: "waiting"})
+            view.show(Started(SECOND), {FIRST: "done", SECOND: "running", THIRD: "waiting"}, (1, 1))
         assert "loss [/bold]" in out.getvalue()

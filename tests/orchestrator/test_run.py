@@ -175,8 +175,9 @@ def test_an_interrupt_keeps_what_is_finished(
     results = tmp_path / "results"
     # Each commit takes its time, so that the interrupt comes between two of them.
     code = """
-import sys, time
+import signal, sys, time
 from orchestrator import run, store
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A background job ignores it.
 commit = store.Store.commit
 def slowly(*arguments):
     commit(*arguments)
@@ -233,3 +234,52 @@ def test_plan_and_status_print_json_alone(
         assert found["todo"] == CELLS - done
         assert sum(sum(kind.values()) for kind in found["by_kind"].values()) == CELLS
     assert not (tmp_path / "new").exists()
+
+
+def test_status_follows_a_run_to_its_end(tmp_path: Path, study: Path) -> None:
+    """From another process, while cells run; then it says how they ended."""
+    results = tmp_path / "results"
+    command = [sys.executable, "-m", "orchestrator.run"]
+    run = subprocess.Popen(
+        [*command, *inline("full", study, results)],
+        stdout=subprocess.DEVNULL,
+        env=environment(),
+        cwd=tmp_path,
+    )
+    try:
+        while not (results / ".live.json").exists() and run.poll() is None:
+            time.sleep(0.02)
+        watched = subprocess.run(
+            [*command, "status", "--watch", "--study", str(study), "--results", str(results)],
+            capture_output=True,
+            text=True,
+            env=environment(),
+            cwd=tmp_path,
+            check=True,
+        )
+        assert run.wait(60) == 0
+    finally:
+        run.kill()
+        run.wait()
+    assert f"(process {run.pid})" in watched.stdout
+    assert "1 of 1 workers" in watched.stdout
+    assert "no run is at work on these results" in watched.stdout
+    assert json.loads(watched.stdout.splitlines()[-1])["done"] == CELLS
+
+
+def test_two_results_are_compared_and_compacted(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, finished: Path, study: Path
+) -> None:
+    copy = Path(shutil.copytree(finished, tmp_path / "copy"))
+    compacted = run_here(capsys, "compact", "--results", str(copy))
+    assert compacted.code == 0
+    assert compacted.last["files_after"] < compacted.last["files_before"]
+    same = run_here(capsys, "diff", str(finished), str(copy))
+    assert (same.code, same.last["tables"]) == (0, {})
+    assert run_here(capsys, *inline("full", study, copy)).last["done"] == CELLS
+    shorter = tmp_path / "shorter"
+    assert call(*inline("head", study, shorter)) == 0
+    other = run_here(capsys, "diff", str(finished), str(shorter))
+    assert other.code == 1
+    assert other.last["tables"]["geometry"]["only_first"] == 3
+    assert "geometry" in other.out

@@ -1,0 +1,100 @@
+"""What is done to results beside running cells: report, retry, compact, diff, and a new study."""
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+import jobs
+from jobs.errors import StoreError, StudyError, UsageError
+from jobs.identity import digest
+from jobs.layout import read_marker
+from jobs.place import Place
+from jobs.study import schema
+from orchestrator.live import read_live
+from orchestrator.store import Ledger, Store
+
+
+def report(
+    place: Place, study: str, *, ledger: Ledger | None = None, force: bool = False
+) -> dict[str, Any]:
+    """Draws the report, unless one of these very results is there."""
+    ledger = ledger or Store(place, write=False).ledger()
+    current = digest([jobs.__version__, study, sorted(ledger.done), sorted(ledger.failed)])
+    # Imported here: `plan` draws nothing.
+    from dashboards.report import PAGE, existing_digest, render
+
+    page = place.at(PAGE)
+    if force or existing_digest(place) != current:
+        page = render(place, study, digest=current)
+    return {"code": 0, "report": page}
+
+
+def retry(place: Place, cause: str | None, cell: str | None) -> dict[str, Any]:
+    """Clears failures, all or those of a cause or a cell."""
+    store = _existing(place)
+    chosen = [
+        cell_id
+        for cell_id, row in store.ledger().failed.items()
+        if (cause is None or row["cause"] == cause) and cell_id.startswith(cell or "")
+    ]
+    return {"code": 0, "cleared": store.forget_failures(chosen)}
+
+
+def compact(place: Place, console: Console) -> dict[str, Any]:
+    """Merges the files of many cells into few; needs the lease, as a run does.
+
+    Raises:
+        UsageError: A run is at work on results behind a URL, which no lock protects.
+    """
+    from orchestrator.compact import compact as merge
+
+    store = _existing(place)
+    live = None if place.is_local else read_live(place)
+    if live is not None and not live.silent:
+        raise UsageError(
+            f"a run is at work on {place} ({live.host}, process {live.pid})",
+            "compact after its end",
+        )
+
+    def waits() -> None:
+        console.print("a run is at work on these results: waiting for its end")
+
+    with store.lease(waits), Progress(console=console, transient=True) as progress:
+        bar = progress.add_task("compacting", total=None)
+        merged = merge(store, lambda done, total: progress.update(bar, completed=done, total=total))
+    console.print(f"{merged.files_before} files became {merged.files_after}")
+    return {"code": 0, "files_before": merged.files_before, "files_after": merged.files_after}
+
+
+def diff(first: Place, second: Place, tolerance: float, console: Console) -> dict[str, Any]:
+    """Tells what differs between two results, beyond how they came to be."""
+    from dashboards.diff import diff as compare
+    from dashboards.diff_lines import lines, summary
+
+    differences = compare(first, second, relative_tolerance=tolerance)
+    for line in lines(differences):
+        console.print(line, markup=False)
+    return summary(differences)
+
+
+def init(path: Path, want_schema: bool) -> dict[str, Any]:
+    """Writes a commented study, or prints the JSON Schema of studies."""
+    if want_schema:
+        return {"code": 0, "schema": schema()}
+    if path.exists():
+        raise StudyError(f"{path} exists", "name another file")
+    try:
+        path.write_text((resources.files("jobs") / "template.toml").read_text("utf-8"))
+    except OSError as error:
+        raise StudyError(f"cannot write {path}: {error.strerror}", "name another place") from error
+    return {"code": 0, "study": str(path), "next": f"edit it, then: full --study {path}"}
+
+
+def _existing(place: Place) -> Store:
+    store = Store(place, write=False)
+    if read_marker(place) is None:
+        raise StoreError(f"there are no results at {place}", "check --results")
+    return store
