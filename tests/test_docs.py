@@ -10,7 +10,7 @@ import pytest
 import jobs
 from jobs.records import KEYS, TABLES
 from jobs.study import load_study, shipped_studies
-from orchestrator import commands, run
+from orchestrator import run
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,11 +26,16 @@ def _commands() -> list[list[str]]:
 
 
 def test_commands_parse() -> None:
-    ours = [words[3:] for words in _commands() if words[:3] == ["python", "-m", "orchestrator.run"]]
+    after = ["python", "-m", "orchestrator.run"]
+    ours = [
+        words[start + 3 :]
+        for words in _commands()
+        for start in range(len(words))
+        if words[start : start + 3] == after
+    ]
     assert len(ours) >= 8
     for words in ours:
         options = run._parser().parse_args(words)
-        assert callable(getattr(commands, options.command, commands.run))
         if getattr(options, "study", "study.toml") != "study.toml":
             load_study(options.study, options.set)
 
@@ -69,6 +74,12 @@ def test_linked_files_exist() -> None:
     assert len(links) >= 4
     for link in links:
         assert (ROOT / link).is_file(), link
+
+
+def test_a_job_is_submitted_with_files_that_are_there() -> None:
+    (submit,) = (words for words in _commands() if words[:3] == ["ray", "job", "submit"])
+    environment = (ROOT / submit[submit.index("--runtime-env") + 1]).read_text(encoding="utf-8")
+    assert "RAY_JOB_STOP_WAIT_TIME_S" in environment
 
 
 def test_versions_agree() -> None:
