@@ -21,6 +21,7 @@ class Checkpoint:
         stage: Kind of training that made it.
         source: The weights' folder.
         tokenizer: The tokenizer's folder.
+        alias: Tells it from another checkpoint with the same weights that is measured as well.
     """
 
     suite: str
@@ -31,11 +32,18 @@ class Checkpoint:
     stage: Stage
     source: Source
     tokenizer: Source
+    alias: str | None = None
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What is hashed: the weights, the tokenizer, and the alias if there is one."""
+        found = {"weights": self.source.identity, "tokenizer": self.tokenizer.identity}
+        return found if self.alias is None else {**found, "alias": self.alias}
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the weights and the tokenizer."""
-        return digest([self.source.identity, self.tokenizer.identity])
+        """SHA-256 of the identity."""
+        return digest(self.identity)
 
     @property
     def label(self) -> str:
@@ -82,12 +90,7 @@ class Cell:
                 "kind": self.work.kind,
                 "version": self.work.version,
                 "parameters": self.work.parameters,
-                "checkpoint": None
-                if checkpoint is None
-                else {
-                    "weights": checkpoint.source.identity,
-                    "tokenizer": checkpoint.tokenizer.identity,
-                },
+                "checkpoint": None if checkpoint is None else checkpoint.identity,
             }
         )
 

@@ -62,7 +62,49 @@ class Produced:
         return {"cell": self.cell_id, "folder": self.folder}
 
 
-Source = Folder | Produced
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a repository on the hub, as its tree lists it.
+
+    Attributes:
+        path: Path in the repository.
+        size: Bytes.
+        oid: Git's hash of its content, or of the pointer that stands for it.
+        sha256: SHA-256 of its bytes, where the hub tells it: for large files.
+    """
+
+    path: str
+    size: int
+    oid: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class HubFolder:
+    """Files of a repository on the hub, at a commit.
+
+    Attributes:
+        repository: The repository.
+        commit: The commit, which never changes.
+        files: The files that are needed, sorted by path.
+    """
+
+    repository: str
+    commit: str
+    files: tuple[HubFile, ...]
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What is hashed: contents alone, so that a commit that changes no file changes nothing."""
+        return {"files": {file.path: file.sha256 or file.oid for file in self.files}}
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+
+Source = Folder | Produced | HubFolder
 
 
 @dataclass(frozen=True)

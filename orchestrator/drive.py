@@ -5,9 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from jobs.cells import Cell
 from jobs.events import Event, Finished
 from orchestrator.interrupt import noticing_interrupts
-from orchestrator.messages import Abandon, Action, Quarantine, Release, SlotEvent, Start
+from orchestrator.messages import (
+    Abandon,
+    Action,
+    Prepare,
+    Quarantine,
+    Release,
+    SlotEvent,
+    Start,
+)
 from orchestrator.plan import Plan
 from orchestrator.progress import ProgressView
 from orchestrator.schedule import Scheduler
@@ -33,6 +42,9 @@ class Executor(Protocol):
 
     def start(self, slot: str, task: Task) -> None:
         """Starts a task in a free slot."""
+
+    def prepare(self, slot: str, cells: tuple[Cell, ...]) -> None:
+        """Fetches, beside what the slot runs, what it will need for these cells."""
 
     def next_event(self, timeout: float) -> Event | SlotEvent | None:
         """Returns the next event, or None after `timeout` seconds without one."""
@@ -104,6 +116,8 @@ def drive(plan: Plan, store: Store, executor: Executor, view: ProgressView, how:
                     size = max(1, batch_size // _FRUGAL_DIVISOR) if frugal else batch_size
                     executor.start(slot, Task(cells, how.device, how.threads, size))
                     view.placed(slot, cells)
+                case Prepare(slot, cells):
+                    executor.prepare(slot, cells)
                 case Abandon(slot, message):
                     executor.abandon(slot, message)
                 case Release(slot):

@@ -63,6 +63,14 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Prepare:
+    """Fetch what these cells will need to that slot's node: they are likely to run there next."""
+
+    slot: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
 class Quarantine:
     """Give a cell up."""
 
@@ -86,7 +94,7 @@ class Release:
     slot: str
 
 
-Action = Start | Quarantine | Abandon | Release
+Action = Start | Prepare | Quarantine | Abandon | Release
 """What the scheduler asks for."""
 
 SlotEvent = SlotOpened | SlotAlive | SlotRetired | SlotLost | TaskEnded

@@ -7,7 +7,7 @@ from pathlib import Path
 from jobs.cells import Cell, Checkpoint
 from jobs.errors import StudyError
 from jobs.identity import FileHashes
-from jobs.spec import LocalText, PicoSuite, PicoText, Study
+from jobs.spec import LocalSuite, LocalText, PicoSuite, PicoText, Study
 from jobs.work import (
     CheckpointWork,
     GeometryWork,
@@ -71,7 +71,7 @@ def _cells(study: Study, hashes: FileHashes) -> list[Cell]:
             corpora[suite.name] = supply[0].id
             cells += supply
             checkpoints += made
-        else:
+        elif isinstance(suite, LocalSuite):
             checkpoints += local_checkpoints(suite, hashes)
     texts = {
         name: _text(name, dataset, corpora, hashes) for name, dataset in study.datasets.items()

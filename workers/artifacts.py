@@ -3,13 +3,15 @@
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from jobs.errors import DataError
-from jobs.work import Folder, Produced, TextFiles
+from jobs.identity import cache_folder
+from jobs.work import Folder, HubFolder, Produced, Source, TextFiles
 from workers.manifest import MANIFEST, describe
+from workers.supply import HubCache, Progress
 
 
 class StudyFiles(Protocol):
@@ -22,8 +24,29 @@ class StudyFiles(Protocol):
         """Returns a text that the study names, with the paths that it has on this node."""
 
 
+class Hub(Protocol):
+    """Where this node finds files of the hub, within its disk budget."""
+
+    def hold(self, source: HubFolder, progress: Progress) -> AbstractContextManager[Path]:
+        """Gives a folder with the files, fetched if need be; it stays until the block ends.
+
+        It waits while others hold what the disk budget has.
+        """
+
+    def prefetch(self, source: HubFolder) -> bool:
+        """Fetches files that will be needed, if the disk budget has room for them now.
+
+        Returns:
+            Whether they are here. What goes wrong is told when they are held.
+        """
+
+
 class Files(StudyFiles, Protocol):
     """Where this node finds what cells read, and where it puts what they make."""
+
+    @property
+    def hub(self) -> Hub:
+        """Where this node finds files of the hub."""
 
     @property
     def work(self) -> Path:
@@ -59,10 +82,14 @@ class SharedFiles:
     Args:
         results: The folder.
         study: Where the study's files are.
+        hub: Where this node finds files of the hub.
     """
 
-    def __init__(self, results: Path, study: StudyFiles | None = None) -> None:
+    def __init__(
+        self, results: Path, study: StudyFiles | None = None, hub: Hub | None = None
+    ) -> None:
         study = study or NamedFiles()
+        self.hub = hub or HubCache(cache_folder())
         self._artifacts = results / "artifacts"
         self.work = results / "work"
         self.folder, self.text = study.folder, study.text
@@ -99,6 +126,26 @@ def sweep(work: Path, cell_id: str) -> None:
     """Removes what killed attempts at a published artifact left: nobody needs it now."""
     for left in work.glob(f"{cell_id}.*"):
         shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def held(files: Files, source: Source, progress: Progress) -> Iterator[Path]:
+    """Gives the path of a source, which stays on this node until the block ends.
+
+    Args:
+        files: Where this node finds files.
+        source: A folder, a place in an artifact, or files on the hub, which are fetched.
+        progress: Told how many bytes of how many are here.
+
+    Raises:
+        DataError: It is gone, or not what it should be.
+        OSError: It cannot be reached.
+    """
+    if isinstance(source, HubFolder):
+        with files.hub.hold(source, progress) as path:
+            yield path
+    else:
+        yield locate(files, source)
 
 
 def locate(files: Files, source: Folder | Produced) -> Path:

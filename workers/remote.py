@@ -16,9 +16,10 @@ from jobs.identity import cache_folder, digest
 from jobs.place import Place
 from jobs.records import MARKER
 from jobs.work import Folder, TextFiles
-from workers.artifacts import Files, NamedFiles, SharedFiles, StudyFiles, move, sweep
+from workers.artifacts import Files, Hub, NamedFiles, SharedFiles, StudyFiles, move, sweep
 from workers.cache import NodeCache
 from workers.manifest import MANIFEST, Entry, describe, entries
+from workers.supply import HubCache
 
 _CHUNK_BYTES = 16 * 2**20
 _KEY_LETTERS = 16
@@ -86,12 +87,19 @@ class CachedFiles:
         cache: The cache folder.
         store_id: Id of the results, so that two of them share no unfinished work.
         study: Where the study's files are.
+        hub: Where this node finds files of the hub.
     """
 
     def __init__(
-        self, remote: Remote, cache: Path, store_id: str, study: StudyFiles | None = None
+        self,
+        remote: Remote,
+        cache: Path,
+        store_id: str,
+        study: StudyFiles | None = None,
+        hub: Hub | None = None,
     ) -> None:
         study = study or NamedFiles()
+        self.hub = hub or HubCache(cache)
         self._remote, self._cache = remote, NodeCache(cache)
         self.work = cache / "work" / store_id
         self.folder, self.text = study.folder, study.text

@@ -9,7 +9,7 @@ import platform
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 import jobs
-from jobs.cells import Cell, Checkpoint
+from jobs.cells import Cell
 from jobs.errors import CellError, StoreError
 from jobs.events import Event, Failed, Finished, Progress, Started
 from jobs.records import rows_table
@@ -74,8 +74,15 @@ def run_task(task: Task, files: Files, report: Report) -> None:
     torch.set_num_threads(task.threads)
     first = task.cells[0]
     if first.checkpoint is not None:
-        with _reporting_failure(task.cells, report):
-            _measure_checkpoint(first.checkpoint, task, files, report)
+        with _reporting_failure(task.cells, report), ExitStack() as stack:
+
+            def fetched(done: int, total: int) -> None:
+                report(Progress(first.id, done, total))
+
+            source, tokenizer = first.checkpoint.source, first.checkpoint.tokenizer
+            weights = stack.enter_context(artifacts.held(files, source, fetched))
+            vocabulary = stack.enter_context(artifacts.held(files, tokenizer, fetched))
+            _measure_checkpoint(weights, vocabulary, task, files, report)
         return
     for cell in task.cells:
         with _reporting_failure([cell], report):
@@ -103,15 +110,16 @@ def _make_artifact(cell: Cell, files: Files, report: Report) -> Rows:
             case SequencesWork() as work:
                 with artifacts.fresh_artifact(files, cell.id) as folder:
                     text = work.text
-                    drawn = draw_sequences(
-                        artifacts.locate(files, text)
-                        if isinstance(text, Produced)
-                        else files.text(text),
-                        work.draw,
-                        artifacts.locate(files, work.tokenizer),
-                        folder,
-                        progress,
-                    )
+                    with artifacts.held(files, work.tokenizer, progress) as tokenizer:
+                        drawn = draw_sequences(
+                            artifacts.locate(files, text)
+                            if isinstance(text, Produced)
+                            else files.text(text),
+                            work.draw,
+                            tokenizer,
+                            folder,
+                            progress,
+                        )
                     (folder / _ROWS).write_text(json.dumps([{"dataset": work.dataset, **drawn}]))
             case PretrainWork() as work:
                 with artifacts.resumable_artifact(files, cell.id) as folder:
@@ -124,15 +132,17 @@ def _make_artifact(cell: Cell, files: Files, report: Report) -> Rows:
     return found
 
 
-def _measure_checkpoint(checkpoint: Checkpoint, task: Task, files: Files, report: Report) -> None:
+def _measure_checkpoint(
+    weights: Path, tokenizer: Path, task: Task, files: Files, report: Report
+) -> None:
     """Runs all cells of one checkpoint from one load."""
     clock = _Clock()
     precisions = {c.work.dtype for c in task.cells if isinstance(c.work, GeometryWork | LossWork)}
     if len(precisions) > 1:
         raise ValueError(f"a task runs in one precision, not in {', '.join(sorted(precisions))}")
     loaded = load_checkpoint(
-        artifacts.locate(files, checkpoint.source),
-        artifacts.locate(files, checkpoint.tokenizer),
+        weights,
+        tokenizer,
         next(iter(precisions), "float32"),
         task.device,
     )
