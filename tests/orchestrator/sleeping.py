@@ -1,5 +1,6 @@
 """Cells that sleep, break and hang on purpose: each does what the name of its dataset says."""
 
+import math
 import os
 import signal
 import time
@@ -77,12 +78,21 @@ def _do(deed: str, found: Cell) -> Iterator[Event | Alive]:
         case "stop":
             os.kill(os.getpid(), signal.SIGSTOP)
         case "hang":
-            while True:
-                yield Alive()
-                time.sleep(0.2)
+            yield from _alive_for(math.inf)
+        case "linger":
+            yield from _alive_for(60)
+        case "dawdle":
+            yield from _alive_for(4)
         case "chatter":
             for number in range(1000):
                 yield Progress(found.id, number, 1000)
+
+
+def _alive_for(seconds: float) -> Iterator[Alive]:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        yield Alive()
+        time.sleep(0.2)
 
 
 def _hog() -> None:

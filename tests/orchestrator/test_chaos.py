@@ -1,7 +1,7 @@
 """A run on three nodes that lose one, drain one, crash, hang and hold poison: it ends by itself."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from rich.console import Console
 
 from dashboards.query import load
 from jobs.cells import Cell
-from jobs.events import Event, Failed, Finished
+from jobs.events import Event, Failed, Started
 from jobs.study import load_study
 from orchestrator import commands, drive, schedule, slots
 from orchestrator.actors import RayExecutor
@@ -35,6 +35,11 @@ CELLS_EACH = 10
 # torch raises: how much memory a shared machine has left is no business of this test.
 POISON = {"raise": "user", "kill": "infrastructure", "hang": "infrastructure"}
 MISHAPS = ("kill" + ONCE, "stop" + ONCE, "memory" + ONCE)
+# What befalls the node of a cell that takes its time.
+BEFALLS: dict[str, Callable[[Cluster, Any], None]] = {
+    "linger" + ONCE: kill,
+    "dawdle" + ONCE: give_notice,
+}
 
 
 @pytest.fixture
@@ -45,7 +50,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 class Chaos:
-    """The executor as the drive loop sees it; nodes go once the run is well under way.
+    """The executor as the drive loop sees it; nodes go while they run a cell that takes its time.
 
     Args:
         executor: The executor.
@@ -59,8 +64,7 @@ class Chaos:
     def __init__(self, executor: RayExecutor, cluster: Cluster) -> None:
         self._executor, self._cluster = executor, cluster
         self._tasks: dict[str, tuple[Cell, ...]] = {}
-        self._finished = 0
-        self._to_befall = [(30, kill), (70, give_notice)]
+        self._to_befall = dict(BEFALLS)
         self.charged: Counter[tuple[str, str]] = Counter()
         self.retired: list[str] = []
 
@@ -80,21 +84,19 @@ class Chaos:
                 self.charged[_worst(self._tasks[self._slot_of(cell_id)]), cause] += 1
             case SlotRetired(slot):
                 self.retired.append(slot)
-            case Finished(cell_id):
-                self._finished += 1
+            case Started(cell_id):
                 self._befall(cell_id)
         return event
 
     def _befall(self, cell_id: str) -> None:
-        """Takes the node away that runs a harmless task and has more of it to do."""
+        """Takes the node away that runs a certain cell, the first time that it runs."""
         slot = self._slot_of(cell_id)
-        task = self._tasks[slot]
-        middle = _worst(task) == "sleep" and cell_id not in (task[0].id, task[-1].id)
-        if middle and self._to_befall and self._finished >= self._to_befall[0][0]:
+        deed = next(deed_of(c) for c in self._tasks[slot] if c.id == cell_id)
+        befall = self._to_befall.pop(deed, None)
+        if befall is not None:
             home = self._executor._slots[slot].home
             nodes = self._cluster.worker_nodes
-            node = next(n for n in nodes if home and n.node_id == home.node)
-            self._to_befall.pop(0)[1](self._cluster, node)
+            befall(self._cluster, next(n for n in nodes if home and n.node_id == home.node))
             self._cluster.add_node(num_cpus=1)
 
     def _slot_of(self, cell_id: str) -> str:
@@ -109,7 +111,7 @@ def _worst(cells: tuple[Cell, ...]) -> str:
 
 def _cells() -> list[Cell]:
     """Returns the cells of all groups; the first ones hold a deed each."""
-    deeds = [*POISON, *MISHAPS]
+    deeds = [*POISON, *MISHAPS, *BEFALLS]
     return [
         cell(
             deeds[group] if number == 3 and group < len(deeds) else "sleep",
@@ -170,7 +172,7 @@ def test_a_run_survives_all_that_can_befall_it(
         ("kill" + ONCE, "infrastructure"): 1,
         ("stop" + ONCE, "infrastructure"): 1,
         ("memory" + ONCE, "memory"): 1,
-        ("sleep", "infrastructure"): 1,
+        ("linger" + ONCE, "infrastructure"): 1,
     }
     assert len(chaos.retired) == 1
 
