@@ -123,7 +123,13 @@ def _ray_executor(
     console.print(
         f"{shape.actors} workers of {shape.threads} threads on {shape.device}", markup=False
     )
-    files = partial(open_files, store.place, store.id, serve_files(store.place))
+    files = partial(
+        open_files,
+        store.place,
+        store.id,
+        serve_files(store.place),
+        disk_budget=options.disk_budget,
+    )
     body = stream_task if store.place.is_local else partial(stream_receipts, store.place)
     return RayExecutor(shape, files, body), How(shape.device, shape.threads, options.limit)
 
@@ -146,7 +152,8 @@ def _inline_executor(
             f"--device {device}, but this machine has none", "use --device cpu or auto"
         )
     threads = options.threads or threads_per_worker(os.cpu_count() or 1)
-    executor = InlineExecutor(open_files(store.place, store.id))
+    files = open_files(store.place, store.id, disk_budget=options.disk_budget)
+    executor = InlineExecutor(files)
     return executor, How(device, threads, options.limit)
 
 

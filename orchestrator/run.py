@@ -19,6 +19,7 @@ from rich.console import Console
 import jobs
 from jobs.errors import Cause, UsageError
 from jobs.place import Place
+from jobs.sizes import parse_size
 from jobs.study import load_study, shipped_studies
 from jobs.work import KINDS
 from orchestrator import commands, doctor, logs, status, upkeep
@@ -202,6 +203,13 @@ def _add_execution(command: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=_positive, help="CPU threads of each worker")
     group.add_argument("--workers", type=_positive, help="most workers at a time")
     group.add_argument(
+        "--disk-budget",
+        type=_size,
+        metavar="SIZE",
+        help="most disk that each node's cache of hub files takes, as in 200GB; default "
+        "$EIGENTRACE_DISK_BUDGET on the node, else four fifths of its free disk",
+    )
+    group.add_argument(
         "--limit",
         action=_Limit,
         default={},
@@ -215,6 +223,13 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
     return int(text)
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _fraction(text: str) -> float:

@@ -173,21 +173,29 @@ class FetchedFiles:
         )
 
 
-def open_files(results: Place, store_id: str, driver: DriverNode | None = None) -> Files:
+def open_files(
+    results: Place,
+    store_id: str,
+    driver: DriverNode | None = None,
+    *,
+    disk_budget: int | None = None,
+) -> Files:
     """Returns how this node finds and gives away files.
 
     Args:
         results: The results.
         store_id: Their id, by which a node knows that it reaches them and not others.
         driver: The driver's node; None in the driver's own process.
+        disk_budget: Most bytes of the node's cache of hub files; None leaves it to the node.
     """
     cache = cache_folder()
+    hub = HubCache(cache, disk_budget)
     study = FetchedFiles(driver, cache) if driver else NamedFiles()
     if not results.is_local:
-        return CachedFiles(PlaceRemote(results), cache, store_id, study)
+        return CachedFiles(PlaceRemote(results), cache, store_id, study, hub)
     if driver is None or _reaches(results.path, store_id):
-        return SharedFiles(results.path, study)
-    return CachedFiles(driver, cache, store_id, study)
+        return SharedFiles(results.path, study, hub)
+    return CachedFiles(driver, cache, store_id, study, hub)
 
 
 def _reaches(results: Path, store_id: str) -> bool:
