@@ -186,7 +186,7 @@ from orchestrator.cluster import Shape, connect
 from workers.artifacts import SharedFiles
 connect(None)
 executor = RayExecutor(Shape(1, 1, 0, "cpu"), partial(SharedFiles, Path("results")))
-assert executor.next_event(60) is not None
+assert executor.next_event(200) is not None
 for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
     for found in process.net_connections(kind="inet"):
         if found.status == psutil.CONN_LISTEN:

@@ -33,8 +33,9 @@ def child(arguments, fatal):
     def deadly(real):
         def call(self, target):
             nonlocal calls
-            calls += 1
-            if calls == fatal:
+            counts = Path(target).name != ".live.json"  # Written by the clock.
+            calls += counts
+            if counts and calls == fatal:
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(self, target)
         return call
