@@ -226,7 +226,25 @@ class LocalText(Sequences):
     """What stands between the documents of a text file."""
 
 
-Dataset = Annotated[PicoText | LocalText, Field(discriminator="kind")]
+class HubText(Sequences):
+    """The beginning of a dataset on the Hugging Face hub, streamed from there."""
+
+    kind: Literal["hub"] = "hub"
+    repository: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    """Repository, as in `HuggingFaceFW/fineweb`."""
+    config: str | None = None
+    """Name of the subset, as in `sample-10BT`; may be left out where there is only one."""
+    split: str = "train"
+    """Split of the subset."""
+    revision: str = "main"
+    """Branch, tag or commit; the plan pins its commit."""
+    field: str = "text"
+    """Field of a record that holds the text."""
+    documents: int | None = Field(None, ge=1)
+    """Draw from so many documents, the first ones; from 4 × `sequences` where it is left out."""
+
+
+Dataset = Annotated[PicoText | LocalText | HubText, Field(discriminator="kind")]
 
 
 class Forward(Frozen):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from jobs.spec import DType, PicoCorpus, PicoModel, Sequences
+from jobs.streams import HubStream
 
 TOKENIZER_FILES = (
     "added_tokens.json",
@@ -180,7 +181,7 @@ class SequencesWork:
     patience: ClassVar[float] = 1800.0
 
     dataset: str
-    text: TextFiles | Produced
+    text: TextFiles | Produced | HubStream
     draw: Sequences
     tokenizer: Source
 

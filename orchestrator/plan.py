@@ -7,7 +7,8 @@ from pathlib import Path
 from jobs.cells import Cell, Checkpoint
 from jobs.errors import StudyError
 from jobs.identity import FileHashes
-from jobs.spec import LocalSuite, LocalText, PicoSuite, PicoText, Study
+from jobs.spec import Dataset, HubText, LocalSuite, PicoSuite, PicoText, Study
+from jobs.streams import HubStream
 from jobs.work import (
     CheckpointWork,
     GeometryWork,
@@ -18,7 +19,10 @@ from jobs.work import (
     StageName,
     TextFiles,
 )
+from orchestrator.hub_index import dataset_commit
 from orchestrator.suites import local_checkpoints, pico_cells
+
+_DOCUMENTS_PER_SEQUENCE = 4
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,15 @@ def _cells(study: Study, hashes: FileHashes) -> list[Cell]:
             checkpoints += made
         elif isinstance(suite, LocalSuite):
             checkpoints += local_checkpoints(suite, hashes)
-    texts = {
-        name: _text(name, dataset, corpora, hashes) for name, dataset in study.datasets.items()
-    }
     _check_datasets(study)
-    used = {name: text for name, text in texts.items() if name in _datasets_in_use(study)}
+    in_use = _datasets_in_use(study)
+    # The unused are looked at, too, since a mistake in them is one; but nobody asks the hub for it.
+    texts = {
+        name: _text(name, dataset, corpora, hashes)
+        for name, dataset in study.datasets.items()
+        if name in in_use or not isinstance(dataset, HubText)
+    }
+    used = {name: text for name, text in texts.items() if name in in_use}
     by_tokenizer: dict[str, dict[str, Cell]] = {}
     for checkpoint in checkpoints:
         tokenizer = str(checkpoint.tokenizer.identity)
@@ -89,7 +97,7 @@ def _cells(study: Study, hashes: FileHashes) -> list[Cell]:
 
 
 def _sequences(
-    study: Study, checkpoint: Checkpoint, texts: Mapping[str, TextFiles | Produced]
+    study: Study, checkpoint: Checkpoint, texts: Mapping[str, TextFiles | Produced | HubStream]
 ) -> dict[str, Cell]:
     """Returns the cells that draw the sequences of each text with a checkpoint's tokenizer."""
     return {
@@ -141,8 +149,8 @@ def _check_datasets(study: Study) -> None:
 
 
 def _text(
-    name: str, dataset: PicoText | LocalText, corpora: dict[str, str], hashes: FileHashes
-) -> TextFiles | Produced:
+    name: str, dataset: Dataset, corpora: dict[str, str], hashes: FileHashes
+) -> TextFiles | Produced | HubStream:
     """Returns where a dataset's text comes from."""
     if isinstance(dataset, PicoText):
         if dataset.suite not in corpora:
@@ -151,6 +159,15 @@ def _text(
                 f'name one of {", ".join(corpora) or "(none)"}, or use kind = "local"',
             )
         return Produced(corpora[dataset.suite], "heldout.jsonl")
+    if isinstance(dataset, HubText):
+        return HubStream(
+            dataset.repository,
+            dataset.config,
+            dataset.split,
+            dataset_commit(dataset.repository, dataset.revision),
+            dataset.field,
+            dataset.documents or _DOCUMENTS_PER_SEQUENCE * dataset.sequences,
+        )
     paths = [Path(path).expanduser() for path in dataset.paths]
     for path in paths:
         if not path.is_file():

@@ -25,9 +25,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.hub.client import local_hub
 from tests.orchestrator.object_store import _server, bucket, object_store
 
-__all__ = ["_server", "bucket", "object_store"]
+__all__ = ["_server", "bucket", "local_hub", "object_store"]
 
 # The same examples in every run, and none kept; timing is no property on a shared machine.
 settings.register_profile("eigentrace", deadline=None, derandomize=True, database=None)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from jobs.errors import DataError
 from jobs.identity import cache_folder
+from jobs.streams import HubStream
 from jobs.work import Folder, HubFolder, Produced, Source, TextFiles
 from workers.manifest import MANIFEST, describe
 from workers.supply import HubCache, Progress
@@ -157,6 +158,21 @@ def locate(files: Files, source: Folder | Produced) -> Path:
     if isinstance(source, Produced):
         return whole(files, source.cell_id, (source.folder,)) / source.folder
     return files.folder(source)
+
+
+def text_of(files: Files, text: TextFiles | Produced | HubStream) -> TextFiles | Path | HubStream:
+    """Returns a text as it is found on this node; one on the hub stays there.
+
+    Raises:
+        DataError: It is gone from the artifact, or changed since it was planned.
+    """
+    match text:
+        case Produced():
+            return locate(files, text)
+        case TextFiles():
+            return files.text(text)
+        case HubStream():
+            return text
 
 
 def whole(files: Files, cell_id: str, names: Sequence[str] = ("",)) -> Path:

@@ -28,7 +28,6 @@ from jobs.work import (
     HeadWork,
     LossWork,
     PretrainWork,
-    Produced,
     SequencesWork,
 )
 from workers import artifacts, corpus
@@ -109,17 +108,9 @@ def _make_artifact(cell: Cell, files: Files, report: Report) -> Rows:
                     (folder / _ROWS).write_text(json.dumps(rows))
             case SequencesWork() as work:
                 with artifacts.fresh_artifact(files, cell.id) as folder:
-                    text = work.text
+                    text = artifacts.text_of(files, work.text)
                     with artifacts.held(files, work.tokenizer, progress) as tokenizer:
-                        drawn = draw_sequences(
-                            artifacts.locate(files, text)
-                            if isinstance(text, Produced)
-                            else files.text(text),
-                            work.draw,
-                            tokenizer,
-                            folder,
-                            progress,
-                        )
+                        drawn = draw_sequences(text, work.draw, tokenizer, folder, progress)
                     (folder / _ROWS).write_text(json.dumps([{"dataset": work.dataset, **drawn}]))
             case PretrainWork() as work:
                 with artifacts.resumable_artifact(files, cell.id) as folder:

@@ -17,8 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from jobs.errors import DataError
 from jobs.spec import Sequences
+from jobs.streams import HubStream
 from jobs.work import TOKENIZER_FILES, TextFiles
 from workers.hub import load_tokenizer
+from workers.hub_text import streamed_documents
 
 _BATCH = 512
 
@@ -74,7 +76,7 @@ def load_sequences(folder: Path) -> TokenSequences:
 
 
 def draw_sequences(
-    text: TextFiles | Path,
+    text: TextFiles | Path | HubStream,
     draw: Sequences,
     tokenizer_folder: Path,
     folder: Path,
@@ -85,18 +87,21 @@ def draw_sequences(
     Documents are taken in a seeded random order, so a smaller M is a prefix of a larger one.
 
     Args:
-        text: Files of the user's, or a JSONL file of ours with the field `text`.
+        text: Files of the user's, a JSONL file of ours with the field `text`, or a dataset on the
+            hub.
         draw: M, L, mode, special tokens, minimum length, seed.
         tokenizer_folder: Folder of the tokenizer.
         folder: Where to write.
-        report: Called with (sequences so far, M).
+        report: Called with (sequences so far, M); before, of a dataset on the hub, with (documents
+            so far, all documents).
 
     Returns:
         The own columns of table `sequences`, but the dataset's name.
 
     Raises:
         DataError: Too little text, files that cannot be read or changed since they were planned,
-            or a tokenizer that cannot be loaded.
+            a dataset on the hub that isn't as the study says, or a tokenizer that cannot be loaded.
+        OSError: The hub cannot be reached.
     """
     tokenizer = load_tokenizer(tokenizer_folder)
     # Whatever the tokenizer's own files say: a document is cut at its end.
@@ -108,7 +113,7 @@ def draw_sequences(
             "special tokens",
             "raise the dataset's `sequence_length`, or set special_tokens = false",
         )
-    documents = [d for d in _documents(text) if d.strip()]
+    documents = [d for d in _documents(text, report) if d.strip()]
     order = np.random.default_rng(draw.seed).permutation(len(documents))
     shuffled = [documents[i] for i in order]
     cut = _packed if draw.mode == "packed" else _truncated
@@ -185,8 +190,12 @@ def _tokenized(
         )["input_ids"]
 
 
-def _documents(text: TextFiles | Path) -> Iterable[str]:
+def _documents(
+    text: TextFiles | Path | HubStream, report: Callable[[int, int], None]
+) -> Iterable[str]:
     """Returns the documents of a text, in the order of the files."""
+    if isinstance(text, HubStream):
+        return streamed_documents(text, report)
     if isinstance(text, Path):
         with text.open(encoding="utf-8") as lines:
             return [json.loads(line)["text"] for line in lines]

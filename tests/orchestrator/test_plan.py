@@ -9,10 +9,13 @@ import pytest
 
 from jobs.cells import Cell
 from jobs.errors import StudyError
+from jobs.streams import HubStream
 from jobs.study import load_study, shipped_studies
+from jobs.work import SequencesWork
 from orchestrator import suites
 from orchestrator.plan import Plan, make_plan
 from tests.conftest import Texts
+from tests.hub.server import LocalHub
 from tests.orchestrator.local_study import run_process, write_study
 
 GOLDEN = Path(__file__).with_name("smoke_ids.json")
@@ -156,6 +159,63 @@ def test_a_wrong_file_is_named(tmp_path: Path, tiny_series: Path, name: str, sai
     study = load_study(str(write_study(tmp_path, tiny_series, tmp_path / name)))
     with pytest.raises(StudyError, match=f"dataset 'words': .*{said}|{said}.*{name}"):
         make_plan(study)
+
+
+HUB = """
+[datasets.web]
+kind = "hub"
+repository = "org/texts"
+sequences = 10
+"""
+
+
+@pytest.fixture
+def web(
+    local_hub: LocalHub,
+    tmp_path: Path,
+    tiny_series: Path,
+    texts: Texts,
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
+    """A study that measures on a text of the hub."""
+    monkeypatch.setenv("EIGENTRACE_CACHE", str(tmp_path / "cache"))
+    local_hub.dataset("org/texts").commit("main", {"train.jsonl": b'{"text": "x"}'})
+    path = write_study(tmp_path, tiny_series, texts.txt, HUB)
+    path.write_text(path.read_text().replace('datasets = ["words"]', 'datasets = ["web"]'))
+    return str(path)
+
+
+def _streams(study: str, *overrides: str) -> dict[str, HubStream]:
+    works = [cell.work for cell in make_plan(load_study(study, overrides)).cells]
+    drawn = [work for work in works if isinstance(work, SequencesWork)]
+    return {work.dataset: work.text for work in drawn if isinstance(work.text, HubStream)}
+
+
+def test_a_text_of_the_hub_is_pinned_to_a_commit(local_hub: LocalHub, web: str) -> None:
+    first = local_hub.dataset("org/texts").branches["main"]
+    assert _streams(web) == {"web": HubStream("org/texts", None, "train", first, "text", 40)}
+    ids = _ids(study=web)
+    second = local_hub.dataset("org/texts").commit("main", {"train.jsonl": b'{"text": "y"}'})
+    assert _streams(web)["web"].commit == second
+    assert set(_ids(study=web)) != set(ids)
+    assert _ids(f"datasets.web.revision={first}", study=web) == ids
+    assert _ids(f"datasets.web.revision={first}", "datasets.web.documents=40", study=web) == ids
+    for name, value in {"config": "c", "split": "s", "field": "f", "documents": "41"}.items():
+        override = f"datasets.web.{name}={value}"
+        assert _ids(f"datasets.web.revision={first}", override, study=web) != ids
+    assert local_hub.sent() == 0
+
+
+def test_a_second_plan_needs_no_hub(local_hub: LocalHub, web: str) -> None:
+    ids = _ids(study=web)
+    local_hub.close()
+    assert _ids(study=web) == ids
+
+
+def test_the_hub_is_not_asked_for_what_nothing_reads(local_hub: LocalHub, web: str) -> None:
+    unused = [f"{place}.datasets=['words']" for place in ("geometry", "evals.loss")]
+    assert _streams(web, *unused) == {}
+    assert local_hub.requests == []
 
 
 def test_files_hashed_for_a_refused_plan_are_remembered(

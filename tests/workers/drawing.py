@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jobs.spec import Sequences
+from jobs.streams import HubStream
 from jobs.work import TextFiles
 from tests.workers.models import silent
 from workers.sequences import TokenSequences, draw_sequences, load_sequences
@@ -18,7 +19,7 @@ def files(*paths: Path, field: str = "text", separator: str = "\n\n") -> TextFil
 
 
 def drawn_from(
-    text: TextFiles | Path, draw: Sequences, tokenizer: Path, folder: Path
+    text: TextFiles | Path | HubStream, draw: Sequences, tokenizer: Path, folder: Path
 ) -> tuple[dict[str, Any], TokenSequences]:
     folder.mkdir(parents=True, exist_ok=True)
     columns = draw_sequences(text, draw, tokenizer, folder, silent)
