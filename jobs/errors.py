@@ -1,5 +1,7 @@
 """Every error a user can meet. Each one says what was wrong, with which value, and the remedy."""
 
+import difflib
+from collections.abc import Sequence
 from typing import Literal
 
 Cause = Literal["preempted", "infrastructure", "memory", "data", "diverged", "user"]
@@ -50,3 +52,9 @@ class DivergedError(CellError):
     """A training run whose loss is no longer a number."""
 
     cause: Cause = "diverged"
+
+
+def nearest(word: str, names: Sequence[str]) -> str:
+    """Returns the part of a message that names what may have been meant; empty if nothing is."""
+    close = difflib.get_close_matches(word, [name for name in names if name], n=1, cutoff=0.5)
+    return f" (did you mean '{close[0]}'?)" if close else ""

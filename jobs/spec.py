@@ -2,18 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Stage = Literal["pretrain", "sft", "dpo", "rlvr"]
-DType = Literal["float32", "bfloat16", "float16"]
+from jobs.frozen import DType, Frozen, Stage
+from jobs.hub_spec import HubSeries, HubSuite
 
-
-class Frozen(BaseModel):
-    """Base of every configuration model: immutable, and strict about its keys."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
+__all__ = ["DType", "Frozen", "HubSeries", "HubSuite", "Stage"]
 
 
 class PicoCorpus(Frozen):
@@ -144,47 +138,6 @@ class LocalSuite(Frozen):
     """Measure a checkpoint also where its weights are those of another step."""
 
 
-class HubSeries(Frozen):
-    """Revisions of one repository on the hub; its branch `main` where none are asked for."""
-
-    repository: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
-    """Repository, as in `EleutherAI/pythia-70m`."""
-    revisions: tuple[str, ...] = ()
-    """Branches, tags or commits, one by one."""
-    pattern: str | None = None
-    """How branches and tags that are checkpoints are named, as in `step{step}`; `*` is any text."""
-    schedule: tuple[int | str, ...] = ()
-    """Steps of `pattern` that are wanted, as in `[0, 1, 512, "1000:143000:1000"]`; else all."""
-    steps: tuple[Annotated[int, Field(ge=0)], ...] | None = None
-    """Training step of each of `revisions`; read from their names where it is left out."""
-    first_step: int = Field(0, ge=0)
-    """Steps taken before this series began, where its names count from 0 again."""
-    tokens_per_step: int | None = Field(None, ge=1)
-    """Batch size in tokens, from which the tokens of a checkpoint follow."""
-    first_token: int = Field(0, ge=0)
-    """Tokens seen before this series began."""
-    stage: Stage = "pretrain"
-    """What kind of training made the checkpoints."""
-
-
-class HubSuite(HubSeries):
-    """Checkpoints of a model on the Hugging Face hub."""
-
-    kind: Literal["hub"] = "hub"
-    name: str
-    """Name in every row."""
-    model: str | None = None
-    """Name of the model; the suite's name where it is left out."""
-    more: tuple[HubSeries, ...] = ()
-    """Further series of the model, such as its early training in a repository of its own."""
-    tokenizer: str | None = None
-    """Repository of the tokenizer, `@` and a revision; each checkpoint's own if left out."""
-    allow_bin: bool = False
-    """Take a revision that has no safetensors but PyTorch files, read as plain tensors alone."""
-    measure_duplicates: bool = False
-    """Measure a checkpoint also where its weights are those of another step."""
-
-
 Suite = Annotated[PicoSuite | LocalSuite | HubSuite, Field(discriminator="kind")]
 
 
@@ -299,7 +252,7 @@ class Study(Frozen):
     """One line on what it shows."""
     suites: tuple[Suite, ...] = Field(min_length=1)
     """The series of checkpoints."""
-    datasets: dict[str, Dataset] = {}
+    datasets: dict[str, Dataset] = Field({})
     """The texts to measure on, by name."""
     forward: Forward = Forward()
     """How checkpoints are run."""

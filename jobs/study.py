@@ -1,7 +1,6 @@
 """Studies: a TOML file, found by name or path, with `--set path=value` overrides on top."""
 
 import copy
-import difflib
 import json
 import re
 import tomllib
@@ -14,7 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from jobs.errors import StudyError
+from jobs.errors import StudyError, nearest
+from jobs.published import expand, schema_with_use
 from jobs.spec import Study
 
 
@@ -35,11 +35,13 @@ def load_study(name_or_path: str, overrides: Sequence[str] = ()) -> Study:
             a member of a list of named tables is addressed by its name or place.
 
     Raises:
-        StudyError: No such study, malformed TOML, an unknown key, or a value out of range.
+        StudyError: No such study, malformed TOML, an unknown key, a suite that doesn't ship, or a
+            value out of range.
     """
     document = _parse(name_or_path)
     for override in overrides:
         _apply(document, override, _defaults(document))
+    document = expand(document)
     try:
         return Study.model_validate(document)
     except ValidationError as error:
@@ -48,7 +50,7 @@ def load_study(name_or_path: str, overrides: Sequence[str] = ()) -> Study:
 
 def schema() -> dict[str, Any]:
     """Returns the JSON Schema of a study file."""
-    return Study.model_json_schema()
+    return schema_with_use(Study.model_json_schema())
 
 
 def _parse(name_or_path: str) -> dict[str, Any]:
@@ -66,7 +68,7 @@ def _parse(name_or_path: str) -> dict[str, Any]:
             raise StudyError(f"cannot read the study {path}: {error}", "check the path") from error
     else:
         raise StudyError(
-            f"unknown study '{name_or_path}'{_nearest(name_or_path, shipped_studies())}",
+            f"unknown study '{name_or_path}'{nearest(name_or_path, shipped_studies())}",
             f"use one of {', '.join(shipped_studies())}, or the path of a .toml file",
         )
     try:
@@ -78,8 +80,8 @@ def _parse(name_or_path: str) -> dict[str, Any]:
 def _defaults(document: dict[str, Any]) -> Any:
     """Returns the document with everything that it leaves out; None while it is not valid."""
     try:
-        return Study.model_validate(document).model_dump(mode="json")
-    except ValidationError:
+        return Study.model_validate(expand(document)).model_dump(mode="json")
+    except (ValidationError, StudyError):
         return None
 
 
@@ -96,36 +98,49 @@ def _apply(document: dict[str, Any], override: str, defaults: Any) -> None:
             f"--set '{override}' is not of the form path=value", "as in geometry.layers=all"
         )
     target: Any = document
-    for key in keys[:-1]:
+    while True:
+        place: Any
         if isinstance(target, list):
-            place = _place(target, key, override)
+            place, keys = _place(target, keys, override)
+        else:
+            place, *keys = keys
+        if not keys:
+            target[place] = _value(text)
+            return
+        if isinstance(target, list):
             target = target[place]
             defaults = defaults[place] if isinstance(defaults, list) else None
         else:
-            defaults = defaults.get(key) if isinstance(defaults, dict) else None
+            defaults = defaults.get(place) if isinstance(defaults, dict) else None
             left_out = copy.deepcopy(defaults) if isinstance(defaults, list) else {}
-            target = target.setdefault(key, left_out)
+            target = target.setdefault(place, left_out)
         if not isinstance(target, dict | list):
             raise StudyError(
-                f"--set '{override}': '{key}' is a value, not a table", "shorten the path"
+                f"--set '{override}': '{place}' is a value, not a table", "shorten the path"
             )
-    if isinstance(target, list):
-        target[_place(target, keys[-1], override)] = _value(text)
-    else:
-        target[keys[-1]] = _value(text)
 
 
-def _place(members: list[Any], key: str, override: str) -> int:
-    """Returns the index of a list's member by its name or its number."""
-    names = [str(m.get("name", m.get("kind"))) if isinstance(m, dict) else "" for m in members]
-    if key in names:
-        return names.index(key)
+def _place(members: list[Any], keys: list[str], override: str) -> tuple[int, list[str]]:
+    """Returns the index of a list's member by its name or its number, and the keys behind it.
+
+    A name may hold dots, as in `pythia-1.4b`: it is the longest beginning of the keys that fits.
+    """
+    names = [_name(member) if isinstance(member, dict) else "" for member in members]
+    for length in range(len(keys), 0, -1):
+        if ".".join(keys[:length]) in names:
+            return names.index(".".join(keys[:length])), keys[length:]
+    key = keys[0]
     if key.isdecimal() and int(key) < len(members):
-        return int(key)
+        return int(key), keys[1:]
     raise StudyError(
-        f"--set '{override}': no member '{key}'{_nearest(key, names)}",
+        f"--set '{override}': no member '{key}'{nearest(key, names)}",
         f"use one of {', '.join(n for n in names if n)}, or a number below {len(members)}",
     )
+
+
+def _name(member: dict[str, Any]) -> str:
+    """Returns what a member of a list of tables goes by."""
+    return str(next((member[key] for key in ("name", "use", "kind") if key in member), None))
 
 
 def _value(text: str) -> Any:
@@ -150,7 +165,7 @@ def _explain(error: ValidationError, study: str, document: dict[str, Any]) -> St
         case "extra_forbidden":
             names = sorted(_keys_beside(first["loc"]))
             return StudyError(
-                f"unknown key '{where}' in study {study}{_nearest(location[-1], names)}{more}",
+                f"unknown key '{where}' in study {study}{nearest(location[-1], names)}{more}",
                 f"valid keys there: {', '.join(names)}",
             )
         case "missing":
@@ -161,19 +176,22 @@ def _explain(error: ValidationError, study: str, document: dict[str, Any]) -> St
             kinds = re.findall(r"'([^']*)'", context["expected_tags"])
             return StudyError(
                 f"'{where}.kind' in study {study} is '{context['tag']}'"
-                f"{_nearest(context['tag'], kinds)}{more}",
+                f"{nearest(context['tag'], kinds)}{more}",
                 f"use one of {', '.join(kinds)}",
             )
         case "literal_error":
             words = re.findall(r"'([^']*)'", context["expected"])
             return StudyError(
                 f"'{where}' in study {study} is {json.dumps(first['input'], default=str)}"
-                f"{_nearest(str(first['input']), words)}{more}",
+                f"{nearest(str(first['input']), words)}{more}",
                 f"use one of {', '.join(words)}",
             )
         case _:
+            # A whole table is no value to show.
+            given = first["input"]
+            value = "" if isinstance(given, dict) else f" is {json.dumps(given, default=str)}"
             return StudyError(
-                f"'{where}' in study {study} is {json.dumps(first['input'], default=str)}: "
+                f"'{where}' in study {study}{value}: "
                 f"{first['msg'].removeprefix('Value error, ')}{more}",
                 "correct the value",
             )
@@ -185,7 +203,8 @@ def _path(location: tuple[int | str, ...], document: dict[str, Any]) -> list[str
     here: Any = document
     for depth, part in enumerate(location, start=1):
         known = part in here if isinstance(here, dict) else isinstance(here, list)
-        if known or depth == len(location):
+        tag = isinstance(here, dict) and here.get("kind") == part
+        if known or (depth == len(location) and not tag):
             path.append(str(part))
             here = here[part] if known else None
     return path
@@ -224,8 +243,3 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     elif isinstance(annotation, types.UnionType) or typing.get_args(annotation):
         for argument in typing.get_args(annotation):
             yield from _models_in(argument)
-
-
-def _nearest(word: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, [n for n in names if n], n=1, cutoff=0.5)
-    return f" (did you mean '{close[0]}'?)" if close else ""

@@ -13,7 +13,7 @@ from jobs.work import TOKENIZER_FILES, CorpusWork, Folder, PretrainWork, Produce
 from workers.corpus import source_fingerprint
 
 _STEP = re.compile(r"(?:step|checkpoint|ckpt|iter|iteration)s?[-_.=]?(\d+)|^(\d+)$")
-_VOCABULARIES = {"tokenizer.json", "tokenizer.model", "vocab.json"}
+VOCABULARIES = {"tokenizer.json", "tokenizer.model", "vocab.json"}
 
 
 def pico_cells(suite: PicoSuite) -> tuple[list[Cell], list[Checkpoint]]:
@@ -167,7 +167,7 @@ def _weight_files(folder: Path) -> tuple[str, ...]:
 
 def _tokenizer(path: Path, hashes: FileHashes) -> Folder:
     found = [name for name in TOKENIZER_FILES if (path / name).is_file()]
-    if not _VOCABULARIES.intersection(found):
+    if not VOCABULARIES.intersection(found):
         raise StudyError(
             f"{path} holds no tokenizer",
             "give the suite's `tokenizer`, a folder with tokenizer.json",

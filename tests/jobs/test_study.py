@@ -1,6 +1,7 @@
 """Studies: what is wrong with one is said in a line, and any field can be overridden."""
 
 import json
+import re
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -10,7 +11,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from jobs.errors import StudyError
-from jobs.spec import PicoSuite, Study
+from jobs.spec import HubSuite, PicoSuite, Study
 from jobs.study import load_study, schema, shipped_studies
 
 LOCAL = """
@@ -44,6 +45,8 @@ def test_shipped_studies_load_and_fit_the_schema(name: str) -> None:
         {"name": "x", "suites": []},
         {"name": "x", "suites": [{"kind": "pico"}], "geometri": {}},
         {"name": "x", "suites": [{"kind": "pico", "corpus": {"seeds": 1}}]},
+        {"name": "x", "suites": [{"use": "pythia-71m"}]},
+        {"name": "x", "suites": [{"use": "pythia-70m", "schedules": [0]}]},
     ],
 )
 def test_the_schema_refuses_what_loading_refuses(document: dict[str, Any]) -> None:
@@ -87,6 +90,41 @@ def test_overrides_reach_members_that_the_study_leaves_out() -> None:
     assert [m for m in changed if m.name != "pico-128"] == [
         m for m in usual if m.name != "pico-128"
     ]
+
+
+def test_overrides_reach_suites_that_ship(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text('name = "x"\n[[suites]]\nuse = "pythia-410m"\n[[suites]]\nuse = "olmo2-1b"\n')
+    changes = [
+        "suites.pythia-410m.schedule=[0, 512]",
+        "suites.olmo2-1b.more.0.schedule=[1000]",
+        "suites.1.model=olmo",
+    ]
+    pythia, olmo = load_study(str(path), changes).suites
+    assert isinstance(pythia, HubSuite)
+    assert (pythia.repository, pythia.schedule) == ("EleutherAI/pythia-410m", (0, 512))
+    assert isinstance(olmo, HubSuite)
+    assert (olmo.model, olmo.more[0].schedule) == ("olmo", (1000,))
+    unchanged = load_study(str(path)).suites[1]
+    assert isinstance(unchanged, HubSuite)
+    assert [series.pattern for series in olmo.more] == [s.pattern for s in unchanged.more]
+    (other,) = load_study(str(path), ['suites=[{use="gpt2"}]']).suites
+    assert other.name == "gpt2"
+    (other, _) = load_study(str(path), ["suites.0.use=pythia-70m"]).suites
+    assert other.name == "pythia-70m"
+    (other, _) = load_study("norms", ["suites.pythia-1.4b-deduped.schedule=[7]"]).suites[::-1]
+    assert isinstance(other, HubSuite)
+    assert (other.name, other.schedule) == ("pythia-1.4b-deduped", (7,))
+    for wrong, said in {
+        "suites.pythia-41m.schedule=[0]": "no member 'pythia-41m' (did you mean 'pythia-410m'?)",
+        "suites.0.use=pythia-41m": "no suite 'pythia-41m' ships (did you mean 'pythia-410m'?)",
+        "suites.0.schedul=[0]": "unknown key 'suites.0.schedul'",
+        'suites.0.schedule=["0:9"]': "'suites.0' in study",
+        "suites.0.stage=sftt": "did you mean 'sft'?",
+    }.items():
+        with pytest.raises(StudyError, match=re.escape(said)) as caught:
+            load_study(str(path), [wrong])
+        assert "\n" not in str(caught.value)
 
 
 def test_an_override_leaves_other_loads_alone() -> None:
