@@ -8,6 +8,7 @@ from jobs.cells import Cell
 from tests.conftest import Texts
 from tests.workers.measured import SEQUENCES, measure_pass
 from tests.workers.tasks import prepare, small_study
+from workers import disk, download, network
 from workers.features import ForwardPass
 from workers.hub import LoadedCheckpoint, load_checkpoint
 
@@ -32,3 +33,21 @@ def cells(tiny_series: Path, texts: Texts, tmp_path: Path) -> list[Cell]:
 @pytest.fixture
 def tokenizer(tiny_series: Path) -> Path:
     return tiny_series / "step0"
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Lets nothing wait long, and notes for how long downloads would have waited."""
+    noted: list[float] = []
+    monkeypatch.setattr(disk, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(network, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(network, "_TELL_SECONDS", 0.02)
+    waiting = download.Watch.wait
+
+    def wait(self: download.Watch, seconds: float) -> None:
+        if seconds:
+            noted.append(seconds)
+        waiting(self, 0)
+
+    monkeypatch.setattr(download.Watch, "wait", wait)
+    return noted
