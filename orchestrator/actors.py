@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, RayError
 
+from jobs.cells import Cell
 from jobs.errors import UsageError
 from jobs.events import Alive, Event
 from orchestrator.cluster import Shape
@@ -34,6 +35,7 @@ from orchestrator.messages import (
     SlotOpened,
     SlotRetired,
     TaskEnded,
+    to_fetch,
 )
 from orchestrator.resident import Home, Worker
 from orchestrator.versions import check_versions, versions
@@ -44,6 +46,7 @@ from workers.stream import stream_task
 _OPENING_TRIES = 3
 _EVENTS_AHEAD = 16
 _CLOSING_SECONDS = 10.0
+_BESIDE = "beside the task"
 
 
 @dataclass
@@ -80,7 +83,8 @@ class RayExecutor:
         self._wanted = shape.actors
         self._versions = versions()
         self._arguments = (open_files, body)
-        self._actor = ray.remote(Worker).options(
+        # A concurrency group of its own, so that it is called while a task runs.
+        self._actor = ray.remote(concurrency_groups={_BESIDE: 1})(Worker).options(
             num_cpus=shape.threads, num_gpus=shape.gpus, max_restarts=0
         )
         self._slots: dict[str, _Slot] = {}
@@ -104,6 +108,12 @@ class RayExecutor:
             num_returns="streaming", _generator_backpressure_num_objects=_EVENTS_AHEAD
         )
         self._streams[run.remote(task)] = slot
+
+    def prepare(self, slot: str, cells: tuple[Cell, ...]) -> None:
+        """Has a slot's actor fetch beside its task; nobody waits for it, and nothing comes back."""
+        if slot in self._slots:
+            prepare = self._slots[slot].actor.prepare
+            prepare.options(concurrency_group=_BESIDE, num_returns=0).remote(to_fetch(cells[0]))
 
     def next_event(self, timeout: float) -> Event | SlotEvent | None:
         """Returns the next event, or None after at most `timeout` seconds without one.
@@ -178,7 +188,7 @@ class RayExecutor:
                 ) from error
             return
         check_versions(self._versions, home.versions, home.address)
-        self._events.append(SlotOpened(name, str(home)))
+        self._events.append(SlotOpened(name, str(home), home.node))
 
     def _retire_draining(self) -> None:
         """Takes slots whose nodes have notice out of use, and asks for substitutes at once."""

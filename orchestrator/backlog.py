@@ -1,41 +1,20 @@
 """The backlog: how every cell stands, and which of those that wait goes next.
 
 Invariants: cells of a group go together; a group goes only when all that its waiting cells need is
-done; whatever waits is queued as soon as it can run, or blocked by a failure.
+done; whatever waits is queued or promised as soon as it can run, or blocked by a failure.
 """
 
 import heapq
 from collections import defaultdict
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from typing import Literal
 
 from jobs.cells import Cell
+from orchestrator.messages import to_fetch
+from orchestrator.ready import Group, Ready
 
 State = Literal["waiting", "running", "done", "failed", "blocked"]
-
-
-@dataclass
-class _Group:
-    """Cells that are run together.
-
-    Attributes:
-        order: Its place in the plan.
-        cells: All of them.
-        priority: Length of the longest chain of cells that hangs on those that were left.
-        missing: What its waiting cells still need.
-        not_before: When it may be tried again.
-        begun: Whether one of its cells was tried or is done.
-        queued: Whether it is among those that are ready.
-    """
-
-    order: tuple[int, ...]
-    cells: list[str] = field(default_factory=list)
-    priority: int = 0
-    missing: set[str] = field(default_factory=set)
-    not_before: float = 0.0
-    begun: bool = False
-    queued: bool = False
 
 
 class Backlog:
@@ -60,19 +39,20 @@ class Backlog:
         self.cells = {cell.id: cell for cell in cells}
         self.states: dict[str, State] = {}
         self.left = 0
-        self._groups: dict[str, _Group] = {}
+        self._groups: dict[str, Group] = {}
         self._dependents: dict[str, list[str]] = defaultdict(list)
-        self._ready: list[tuple[int, bool, tuple[int, ...], _Group]] = []
-        self._delayed: list[tuple[float, tuple[int, ...], _Group]] = []
-        groups: dict[str, _Group] = {}
+        self._ready = Ready()
+        self._delayed: list[tuple[float, tuple[int, ...], Group]] = []
+        groups: dict[str, Group] = {}
         for cell in self.cells.values():
             state: State = (
                 "done" if cell.id in done else "failed" if cell.id in failed else "waiting"
             )
             self.states[cell.id] = state
             self.left += state == "waiting"
-            group = groups.setdefault(cell.group, _Group((len(groups),)))
+            group = groups.setdefault(cell.group, Group((len(groups),)))
             group.cells.append(cell.id)
+            group.fetches = group.fetches or bool(to_fetch(cell))
             group.begun |= state != "waiting"
             self._groups[cell.id] = group
             for need in cell.needs:
@@ -98,17 +78,28 @@ class Backlog:
         while self._delayed and self._delayed[0][0] <= now:
             self._queue(heapq.heappop(self._delayed)[-1], now)
 
-    def take(self, now: float) -> list[Cell]:
-        """Returns the cells to run next, which are running from now on; none if none can run."""
-        while self._ready:
-            group = heapq.heappop(self._ready)[-1]
-            group.queued = False
-            cells = [c for c in group.cells if self.states[c] == "waiting"]
-            if cells and group.not_before <= now:  # Else a sibling failed after it was queued.
+    def open(self, slot: str, cache: str) -> None:
+        """Takes in a slot that may be given promises, and which cache it fetches into."""
+        self._ready.open(slot, cache)
+
+    def close(self, slot: str) -> None:
+        """Gives the promises of a slot back; it gets no other."""
+        self._ready.close(slot)
+
+    def take(self, slot: str, now: float) -> list[Cell]:
+        """Returns the cells that a free slot runs next; none if none can run."""
+        while (group := self._ready.take(slot)) is not None:
+            if cells := self._runnable(group, now):
                 group.begun = True
-                self.states.update(dict.fromkeys(cells, "running"))
-                return [self.cells[c] for c in cells]
+                self.states.update(dict.fromkeys((cell.id for cell in cells), "running"))
+                return cells
         return []
+
+    def promise(self, now: float) -> Iterator[tuple[str, list[Cell]]]:
+        """Promises what must be fetched to slots with room, and yields slot and cells of each."""
+        while (group := self._ready.next_to_fetch()) is not None:
+            if cells := self._runnable(group, now):
+                yield self._ready.promise(group), cells
 
     def finish(self, cell_id: str, now: float) -> None:
         """Ends a running cell well and queues what waited for it."""
@@ -135,20 +126,28 @@ class Backlog:
     def isolate(self, cell_id: str) -> None:
         """Has each cell of this one's group run alone from now on."""
         group = self._groups[cell_id]
+        self._ready.revoke(group)
         for number, sibling in enumerate(group.cells):
             order = (*group.order, number)
-            alone = replace(group, order=order, cells=[sibling], missing=set(), queued=False)
+            alone = replace(group, order=order, cells=[sibling], missing=set(), ready=False)
             self._groups[sibling] = alone
             self._delay(alone, alone.not_before)
         group.cells = []
 
-    def _delay(self, group: _Group, not_before: float) -> None:
+    def _runnable(self, group: Group, now: float) -> list[Cell]:
+        """Returns the cells of a group that wait; none if a sibling failed since it was queued."""
+        if group.not_before > now:
+            return []
+        return [self.cells[c] for c in group.cells if self.states[c] == "waiting"]
+
+    def _delay(self, group: Group, not_before: float) -> None:
+        self._ready.revoke(group)
         group.not_before = max(group.not_before, not_before)
         heapq.heappush(self._delayed, (group.not_before, group.order, group))
 
-    def _queue(self, group: _Group, now: float) -> None:
+    def _queue(self, group: Group, now: float) -> None:
         """Queues a group whose waiting cells all can run."""
-        if group.queued or now < group.not_before:
+        if group.ready or now < group.not_before:
             return
         waiting = [c for c in group.cells if self.states[c] == "waiting"]
         group.missing = {
@@ -158,13 +157,11 @@ class Backlog:
             if self.states.get(need, "done") != "done" and need not in waiting
         }
         if waiting and not group.missing:
-            group.queued = True
-            key = (-group.priority, not group.begun, group.order)
-            heapq.heappush(self._ready, (*key, group))
+            self._ready.add(group)
 
-    def _block_dependents(self, cell_id: str) -> list[_Group]:
+    def _block_dependents(self, cell_id: str) -> list[Group]:
         """Marks all that hangs on a failed cell; returns the groups that lost cells."""
-        touched: dict[tuple[int, ...], _Group] = {}
+        touched: dict[tuple[int, ...], Group] = {}
         ended = [cell_id]
         while ended:
             for dependent in self._dependents[ended.pop()]:

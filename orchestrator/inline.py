@@ -3,8 +3,17 @@
 import time
 from collections.abc import Callable, Generator
 
+from jobs.cells import Cell
 from jobs.events import Alive, Event
-from orchestrator.messages import SlotAlive, SlotEvent, SlotLost, SlotOpened, TaskEnded
+from orchestrator.messages import (
+    SlotAlive,
+    SlotEvent,
+    SlotLost,
+    SlotOpened,
+    TaskEnded,
+    to_fetch,
+)
+from orchestrator.prefetch import Prefetcher
 from workers.artifacts import Files
 from workers.run import Task
 from workers.stream import stream_task
@@ -25,6 +34,7 @@ class InlineExecutor:
 
     def __init__(self, files: Files, body: Body = stream_task) -> None:
         self._files, self._body = files, body
+        self._prefetcher = Prefetcher(files)
         self._stream: Generator[Event | Alive, None, None] | None = None
         self._told: list[SlotEvent] = [SlotOpened(_SLOT, "this process")]
 
@@ -35,7 +45,12 @@ class InlineExecutor:
 
     def start(self, slot: str, task: Task) -> None:
         """Starts a task in the only slot."""
+        self._prefetcher.begin(task.cells)
         self._stream = self._body(task, self._files)
+
+    def prepare(self, slot: str, cells: tuple[Cell, ...]) -> None:
+        """Fetches in the background what will be needed for these cells."""
+        self._prefetcher.promise(to_fetch(cells[0]))
 
     def next_event(self, timeout: float) -> Event | SlotEvent | None:
         """Returns the next event; None after `timeout` seconds in which nothing ran."""
@@ -52,7 +67,7 @@ class InlineExecutor:
 
     def abandon(self, slot: str, message: str) -> None:
         """Leaves the task: a thread can't be killed, but nobody listens to it any more."""
-        self.close()
+        self._stop()
         self._told += [SlotLost(slot, "infrastructure", message), SlotOpened(slot, "this process")]
 
     def release(self, slot: str) -> None:
@@ -60,7 +75,11 @@ class InlineExecutor:
         self.close()
 
     def close(self) -> None:
-        """Stops the task, so that none computes while the process is torn down."""
+        """Stops the task and the fetching, so that none works while the process is torn down."""
+        self._stop()
+        self._prefetcher.close()
+
+    def _stop(self) -> None:
         if self._stream is not None:
             self._stream.close()
             self._stream = None

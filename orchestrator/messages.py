@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from jobs.cells import Cell
 from jobs.errors import Cause
 from jobs.events import Failed
+from jobs.work import HubFolder
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,12 @@ class SlotOpened:
     Attributes:
         slot: Its name.
         node: The machine, for people.
+        cache: Which cache it fetches files into; empty if that isn't known.
     """
 
     slot: str
     node: str = ""
+    cache: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,14 @@ class Prepare:
 
     slot: str
     cells: tuple[Cell, ...]
+
+
+def to_fetch(cell: Cell) -> tuple[HubFolder, ...]:
+    """Returns what must be fetched from the hub before a cell, and its like, can run."""
+    if cell.checkpoint is None:
+        return ()
+    sources = (cell.checkpoint.source, cell.checkpoint.tokenizer)
+    return tuple(source for source in sources if isinstance(source, HubFolder))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What lives in an actor: it runs tasks, and leaves word in its log of each cell it had.
 
 A defect of the body becomes the failure of the cells that were at work; only a kill ends a worker.
+What is fetched beside the task can neither hold it up nor end it.
 """
 
 import logging
@@ -15,7 +16,9 @@ import ray
 from ray._private import worker as ray_worker
 
 from jobs.events import Alive, Event, Failed, Finished, Started
+from jobs.work import HubFolder
 from orchestrator.inline import Body
+from orchestrator.prefetch import Prefetcher
 from orchestrator.versions import versions
 from workers.artifacts import Files
 from workers.hub import is_out_of_memory
@@ -58,6 +61,7 @@ class Worker:
 
     def __init__(self, open_files: Callable[[], Files], body: Body) -> None:
         self._files, self._body = open_files(), body
+        self._prefetcher = Prefetcher(self._files)
         context = ray.get_runtime_context()
         self._home = Home(
             context.get_actor_id(),
@@ -80,6 +84,7 @@ class Worker:
         """Yields a task's events, and logs them so that a cell is found by its id."""
         labels = {cell.id: f"{cell.id} {cell.label}" for cell in task.cells}
         at_work: dict[str, None] = {}
+        self._prefetcher.begin(task.cells)
         try:
             for event in self._body(task, self._files):
                 match event:
@@ -100,6 +105,10 @@ class Worker:
                 failure = replace(_failure(cell_id, error), provenance=self._provenance)
                 _log_failure(labels[cell_id], failure)
                 yield failure
+
+    def prepare(self, sources: tuple[HubFolder, ...]) -> None:
+        """Has sources fetched, and answers at once; Ray calls it while `run` is at work."""
+        self._prefetcher.promise(sources)
 
     @property
     def _provenance(self) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Invariants: a slot runs one task at a time, and a cell runs in one slot at a time; a cell is started
 only when all it needs is done; every cell ends as done, failed or blocked by a failure; no cause is
-charged beyond its budget, and no cell is given up for a loss that another may have caused.
+charged beyond its budget, and no cell is given up for a loss that another may have caused; what is
+fetched ahead is what a busy slot was promised, and no slot is free while a cell can run.
 """
 
 from collections import Counter, defaultdict
@@ -14,6 +15,7 @@ from jobs.events import Event, Failed, Finished, Progress, Started
 from orchestrator.backlog import Backlog, State
 from orchestrator.messages import (
     Action,
+    Prepare,
     Quarantine,
     SlotAlive,
     SlotEvent,
@@ -113,11 +115,13 @@ class Scheduler:
         """
         actions: list[Action] = []
         match event:
-            case SlotOpened(slot):
+            case SlotOpened(slot, _, cache):
                 self._slots.open(slot)
+                self._backlog.open(slot, cache)
             case SlotAlive(slot):
                 self._slots.hear(slot, now)
             case SlotRetired(slot):
+                self._backlog.close(slot)
                 actions += self._slots.retire(slot)
             case SlotLost():
                 actions += self._lose(event, now)
@@ -137,17 +141,27 @@ class Scheduler:
 
         It is called when no event waits: a slot isn't silent while its words lie unread.
         """
-        return self._slots.overdue(now) + self._start(now)
+        actions = self._slots.overdue(now)
+        for action in actions:
+            self._backlog.close(action.slot)
+        return [*actions, *self._start(now)]
 
     def _start(self, now: float) -> list[Action]:
-        """Fills the free slots."""
+        """Fills the free slots; if none is left, has the busy ones fetch what may come next."""
         self._backlog.wake(now)
-        starts: list[Action] = []
-        while self._slots.free and not self._draining and (cells := self._backlog.take(now)):
-            slot = self._slots.begin({cell.id: self._limit(cell) for cell in cells}, now)
+        actions: list[Action] = []
+        if self._draining:
+            return actions
+        while slot := self._slots.free:
+            cells = self._backlog.take(slot, now)
+            if not cells:
+                return actions
+            self._slots.begin(slot, {cell.id: self._limit(cell) for cell in cells}, now)
             frugal = any(self._charges[c.id]["memory"] for c in cells if c.id in self._charges)
-            starts.append(Start(slot, tuple(cells), frugal))
-        return starts
+            actions.append(Start(slot, tuple(cells), frugal))
+        for slot, cells in self._backlog.promise(now):
+            actions.append(Prepare(slot, tuple(cells)))
+        return actions
 
     def _limit(self, cell: Cell) -> Limit:
         work = cell.work
@@ -184,6 +198,7 @@ class Scheduler:
                 actions += self._charge(Failed(cell_id, lost.cause, lost.message), now)
             else:
                 self._put_back(cell_id, now)
+        self._backlog.close(lost.slot)
         self._slots.lose(lost.slot)
         return actions
 

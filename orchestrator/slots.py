@@ -59,9 +59,9 @@ class Slots:
         self._looks: list[tuple[float, str]] = []
 
     @property
-    def free(self) -> bool:
-        """Whether a slot is free."""
-        return bool(self._free)
+    def free(self) -> str | None:
+        """The slot that was freed last; None if every slot is busy."""
+        return next(reversed(self._free), None)
 
     @property
     def busy(self) -> bool:
@@ -72,18 +72,18 @@ class Slots:
         """Takes in a free slot."""
         self._free[slot] = None
 
-    def begin(self, limits: Mapping[str, Limit], now: float) -> str:
-        """Returns the slot that was freed last, which now runs a task.
+    def begin(self, slot: str, limits: Mapping[str, Limit], now: float) -> None:
+        """Has a free slot run a task.
 
         Args:
+            slot: The slot.
             limits: The task's cells, and how long each may go without headway.
             now: When it begins.
         """
-        slot, _ = self._free.popitem()
+        del self._free[slot]
         self._tasks[slot] = _Task(limits, dict.fromkeys(limits, False), heard=now, headway=now)
         self.running.update(dict.fromkeys(limits, slot))
         self._look_at(slot, now)
-        return slot
 
     def hear(self, slot: str, now: float) -> None:
         """Notes that a slot was heard."""
@@ -133,9 +133,9 @@ class Slots:
         self._free.pop(slot, None)
         self._tasks.pop(slot, None)
 
-    def overdue(self, now: float) -> list[Action]:
+    def overdue(self, now: float) -> list[Abandon]:
         """Abandons the slots that were silent or without headway for too long."""
-        abandoned: list[Action] = []
+        abandoned: list[Abandon] = []
         while (look := self.next_look()) is not None and look <= now:
             abandoned += self._look_at(heapq.heappop(self._looks)[1], now)
         return abandoned
@@ -150,7 +150,7 @@ class Slots:
             heapq.heappop(self._looks)  # Of a task that has ended.
         return None
 
-    def _look_at(self, slot: str, now: float) -> list[Action]:
+    def _look_at(self, slot: str, now: float) -> list[Abandon]:
         """Abandons a slot that is overdue; else says when to look again."""
         task = self._tasks[slot]
         at_work = [task.limits[c] for c, started in task.cells.items() if started]

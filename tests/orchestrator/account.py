@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from jobs.cells import Cell
 from jobs.errors import Cause
+from jobs.work import HubFolder
+from orchestrator.ready import AHEAD
 from orchestrator.schedule import RETRIES
 
 
@@ -30,6 +32,15 @@ class BusySlot:
         return min(self.heard + 60, self.headway + patience)
 
 
+@dataclass(frozen=True)
+class Promise:
+    """Cells that were promised together, by the number of the promise."""
+
+    number: int
+    slot: str
+    cells: Sequence[str]
+
+
 class Account:
     """Who runs where, who is to blame, and what may go next; None stands for a free slot."""
 
@@ -41,6 +52,9 @@ class Account:
         self.cells = {cell.id: cell for cell in cells}
         self.limits = limits
         self.slots: dict[str, BusySlot | None] = {}
+        self.caches: dict[str, str] = {}
+        self.promises: dict[str, Promise] = {}
+        self._promised = 0
         self.done = {cell for cell, state in before.items() if state == "done"}
         self.failed = {cell for cell, state in before.items() if state == "failed"}
         self.charges: dict[str, Counter[Cause]] = defaultdict(Counter)
@@ -98,7 +112,53 @@ class Account:
         group = self.cells[cells[0]].group
         return -self._chain[group], group not in self._begun
 
+    def next_in(self, slot: str) -> list[Sequence[str]]:
+        """What a free slot may run next: of the longest chains its own, else queued, else taken."""
+        ready = self.ready()
+        longest = min(self.rank(cells)[0] for cells in ready.values())
+        held = [p for p in self.promises.values() if self.rank(p.cells)[0] == longest]
+        if own := [p for p in held if p.slot == slot]:
+            return [min(own, key=lambda p: p.number).cells]
+        if queued := [c for u, c in ready.items() if u not in self.promises]:
+            best = min(map(self.rank, queued))
+            if best[0] == longest:
+                return [cells for cells in queued if self.rank(cells) == best]
+        near = [p for p in held if self.caches[slot] and self.caches[p.slot] == self.caches[slot]]
+        return [max(near or held, key=lambda p: p.number).cells]
+
+    def next_to_promise(self) -> list[Sequence[str]]:
+        """What may be promised next: of what must be fetched, that which goes first."""
+        queued = [c for u, c in self.ready().items() if u not in self.promises]
+        fetched = [cells for cells in queued if self._is_fetched(cells[0])]
+        best = min(map(self.rank, fetched), default=None)
+        return [cells for cells in fetched if self.rank(cells) == best]
+
+    def next_to_get_one(self) -> list[str]:
+        """Slots that may be given the next promise: of the busy ones those that have fewest."""
+        have = Counter(promise.slot for promise in self.promises.values())
+        may = [s for s, t in self.busy() if not t.retired and not t.abandoned and have[s] < AHEAD]
+        fewest = min((have[slot] for slot in may), default=0)
+        return [slot for slot in may if have[slot] == fewest]
+
+    def promise(self, slot: str, cells: Sequence[str]) -> None:
+        self.promises[self._unit[cells[0]]] = Promise(self._promised, slot, cells)
+        self._promised += 1
+
+    def give_back(self, slots: Collection[str]) -> None:
+        """Ends the promises of slots that are gone, or will be."""
+        self.promises = {u: p for u, p in self.promises.items() if p.slot not in slots}
+
+    def give_up_changed(self) -> None:
+        """Ends the promises of cells that a sibling has joined since, or that now go alone."""
+        waiting = self.waiting()
+        self.promises = {u: p for u, p in self.promises.items() if waiting.get(u) == p.cells}
+
+    def _is_fetched(self, cell: str) -> bool:
+        checkpoint = self.cells[cell].checkpoint
+        return checkpoint is not None and isinstance(checkpoint.source, HubFolder)
+
     def start(self, slot: str, cells: Sequence[str]) -> None:
+        self.promises.pop(self._unit[cells[0]], None)
         limits = {cell: self.limits[self.cells[cell].work.kind] for cell in cells}
         self.slots[slot] = BusySlot(limits, dict.fromkeys(cells, False), self.now, self.now)
         self._begun.add(self.cells[cells[0]].group)
@@ -123,6 +183,7 @@ class Account:
     def lose(self, slot: str, cause: Cause) -> list[str]:
         """Forgets a slot and returns the cells to charge; isolates those of a poisoned group."""
         task = self.slots.pop(slot)
+        self.give_back([slot])
         suspects = (task.at_work or list(task.cells)) if task else []
         budget = RETRIES[cause]
         if len(suspects) < 2 or budget is None:

@@ -4,23 +4,41 @@ from collections.abc import Iterator
 
 from jobs.cells import Cell, Checkpoint
 from jobs.spec import LocalText
-from jobs.work import HeadWork, LossWork, Produced, SequencesWork, TextFiles
+from jobs.work import (
+    HeadWork,
+    HubFile,
+    HubFolder,
+    LossWork,
+    Produced,
+    SequencesWork,
+    Source,
+    TextFiles,
+)
 
 _TEXT = TextFiles((("/text.txt", "0" * 64),), "text", "\n\n")
 _DRAW = LocalText(paths=("/text.txt",))
 
 
-def measuring(number: int, group: int, needs: tuple[str, ...] = ()) -> Cell:
+def measuring(number: int, group: int, needs: tuple[str, ...] = (), hub: bool = False) -> Cell:
     """Returns a cell that measures a loss of checkpoint `group`; `number` tells it from others."""
-    return Cell(LossWork("words", str(number), "float32"), needs, _checkpoint(group))
+    return Cell(LossWork("words", str(number), "float32"), needs, _checkpoint(group, hub))
 
 
-def heading(number: int, group: int, needs: tuple[str, ...] = ()) -> Cell:
+def heading(number: int, group: int, needs: tuple[str, ...] = (), hub: bool = False) -> Cell:
     """Returns a cell of another kind that measures checkpoint `group`."""
-    return Cell(HeadWork(None, None, number, drop_zero_rows=False), needs, _checkpoint(group))
+    work = HeadWork(None, None, number, drop_zero_rows=False)
+    return Cell(work, needs, _checkpoint(group, hub))
 
 
-def _checkpoint(group: int) -> Checkpoint:
+def weights(group: int) -> HubFolder:
+    """Returns the files on the hub of checkpoint `group`."""
+    sha256 = f"{group:064}"
+    files = (HubFile("model.safetensors", 1000, sha256[:40], sha256),)
+    return HubFolder("somebody/model", f"{group:040}", files)
+
+
+def _checkpoint(group: int, hub: bool) -> Checkpoint:
+    source: Source = weights(group) if hub else Produced("training", f"step{group}")
     return Checkpoint(
         suite="suite",
         model="model",
@@ -28,7 +46,7 @@ def _checkpoint(group: int) -> Checkpoint:
         step=group,
         tokens=None,
         stage="pretrain",
-        source=Produced("training", f"step{group}"),
+        source=source,
         tokenizer=Produced("corpus", "tokenizer"),
     )
 

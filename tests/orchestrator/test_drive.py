@@ -200,6 +200,9 @@ class _Stalled:
         self._told.append(Started(cell.id))
         self._later += [_finished(cell), TaskEnded(slot)]
 
+    def prepare(self, slot: str, cells: tuple[Cell, ...]) -> None:
+        raise AssertionError(slot)
+
     def next_event(self, timeout: float) -> Event | SlotEvent | None:
         if not self._told:
             time.sleep(3)

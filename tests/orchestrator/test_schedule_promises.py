@@ -1,5 +1,6 @@
 """The scheduler: what it promises holds under any order of events."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import get_args
 
@@ -13,6 +14,7 @@ from jobs.events import Event, Failed, Finished, Progress, Started
 from orchestrator.messages import (
     Abandon,
     Action,
+    Prepare,
     Quarantine,
     Release,
     SlotAlive,
@@ -23,6 +25,7 @@ from orchestrator.messages import (
     Start,
     TaskEnded,
 )
+from orchestrator.ready import AHEAD
 from orchestrator.schedule import Scheduler
 from tests.orchestrator.account import Account, BusySlot
 from tests.orchestrator.fake_cells import heading, measuring
@@ -43,12 +46,13 @@ class _Machine(RuleBasedStateMachine):
     def plan(self, data: st.DataObject) -> None:
         cells: list[Cell] = []
         ids: list[str] = []
-        for group in range(data.draw(st.integers(1, 5))):
+        for group in range(data.draw(st.integers(1, 6))):
             earlier = list(ids)
+            hub = data.draw(st.booleans())
             for number in range(data.draw(st.integers(1, 3))):
                 needs = data.draw(st.sets(st.sampled_from(earlier), max_size=3)) if earlier else ()
                 make = data.draw(st.sampled_from([measuring, heading]))
-                cells.append(make(number, group, tuple(sorted(needs))))
+                cells.append(make(number, group, tuple(sorted(needs)), hub))
                 ids.append(cells[-1].id)
         before = data.draw(
             st.dictionaries(st.sampled_from(ids), st.sampled_from(["done", "failed"]), max_size=4)
@@ -78,13 +82,15 @@ class _Machine(RuleBasedStateMachine):
         assert not any(isinstance(a, Quarantine | Release) for a in actions)
         for slot, task in self.account.busy():
             task.abandoned |= slot in overdue
+        self.account.give_back(overdue)
         self._take(actions)
         wake = self.scheduler.wake_time
         assert wake is None or wake > self.account.now
 
     def _take(self, actions: Sequence[Action]) -> None:
-        """Checks every start, and that no free slot is left without one."""
+        """Checks every start and every promise, and that neither is left out."""
         account = self.account
+        account.give_up_changed()
         for action in actions:
             if isinstance(action, Quarantine):
                 assert action.attempts == account.charges[action.cell.id].total()
@@ -92,12 +98,17 @@ class _Machine(RuleBasedStateMachine):
                 assert not account.draining
                 assert account.slots[action.slot] is None
                 ids = [cell.id for cell in action.cells]
-                ready = account.ready()
-                assert ids in ready.values()
-                assert account.rank(ids) == min(account.rank(cells) for cells in ready.values())
+                assert ids in account.next_in(action.slot)
                 assert action.frugal == any(account.charges[cell]["memory"] for cell in ids)
                 account.start(action.slot, ids)
+            if isinstance(action, Prepare):
+                assert not account.draining
+                ids = [cell.id for cell in action.cells]
+                assert ids in account.next_to_promise()
+                assert action.slot in account.next_to_get_one()
+                account.promise(action.slot, ids)
         assert account.draining or None not in account.slots.values() or not account.ready()
+        assert account.draining or not (account.next_to_promise() and account.next_to_get_one())
 
     def _draw(self, data: st.DataObject) -> tuple[BusySlot, str]:
         """Draws a running cell and has its slot heard of it."""
@@ -108,17 +119,19 @@ class _Machine(RuleBasedStateMachine):
         return task, cell
 
     @precondition(lambda self: len(self.account.slots) < 4)
-    @rule()
-    def slot_opens(self) -> None:
+    @rule(cache=st.sampled_from(["", "north", "south"]))
+    def slot_opens(self, cache: str = "") -> None:
         slot = f"slot{self.opened}"
         self.opened += 1
         self.account.slots[slot] = None
-        self._send(SlotOpened(slot))
+        self.account.caches[slot] = cache
+        self._send(SlotOpened(slot, "", cache))
 
     @precondition(lambda self: self.account.slots)
     @rule(data=st.data())
     def slot_retires(self, data: st.DataObject) -> None:
         slot = data.draw(st.sampled_from(sorted(self.account.slots)))
+        self.account.give_back([slot])
         if task := self.account.slots[slot]:
             task.retired = True
             self._send(SlotRetired(slot))
@@ -204,6 +217,10 @@ class _Machine(RuleBasedStateMachine):
         assert self.scheduler.finished == (not left)
         assert self.scheduler.drained == (account.draining and not account.busy())
         assert not self.scheduler.stuck
+        ready = account.ready()
+        assert all(ready.get(unit) == p.cells for unit, p in account.promises.items())
+        have = Counter(promise.slot for promise in account.promises.values())
+        assert all(number <= AHEAD and slot in account.slots for slot, number in have.items())
 
     @invariant()
     def it_wakes_in_time(self) -> None:
