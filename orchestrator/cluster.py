@@ -4,7 +4,7 @@ Whoever cannot be let in is told so in seconds: Ray itself would wait, or end th
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ import jobs
 import orchestrator
 import workers
 from jobs.errors import UsageError
-from orchestrator.drive import threads_per_worker
+from orchestrator.hardware import GPUS_PER_NODE, threads_per_worker
 from orchestrator.lease import NAMESPACE
 
 _OBJECT_STORE_BYTES = 512 * 2**20
 _ANSWER_SECONDS = 5.0
+_GPU_KIND = "accelerator_type:"  # How Ray names a resource of such nodes.
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,16 @@ class Shape:
         threads: CPU threads, and Ray CPUs, of each.
         gpus: GPUs of each.
         device: Device of their tasks.
+        nodes: How many nodes they are on.
+        gpu: What Ray calls the nodes' GPUs; empty where it doesn't tell.
     """
 
     actors: int
     threads: int
     gpus: int
     device: str
+    nodes: int = field(default=1, compare=False)
+    gpu: str = field(default="", compare=False)
 
 
 def connect(address: str | None) -> None:
@@ -126,12 +131,13 @@ def divide(device: str, threads: int | None, most_actors: int) -> Shape:
         raise UsageError("--device cuda, but the cluster has no GPU", "use --device cpu or auto")
     cpus = [int(n.get("CPU", 0)) for n in nodes if n.get("CPU", 0) >= 1] or [1]
     if device in ("cuda", "auto") and gpus:
-        return Shape(max(1, min(gpus, most_actors)), threads or 1, 1, "cuda")
+        actors = max(1, min(gpus, most_actors))
+        kinds = (name.removeprefix(_GPU_KIND) for n in nodes for name in n if _GPU_KIND in name)
+        return Shape(actors, threads or 1, 1, "cuda", -(-actors // GPUS_PER_NODE), next(kinds, ""))
     threads = threads or threads_per_worker(min(cpus))
     fitting = max(sum(max(1, n // threads) for n in cpus), _startable("CPU") // threads)
-    return Shape(
-        max(1, min(fitting, most_actors)), threads, 0, "cpu" if device == "auto" else device
-    )
+    actors = max(1, min(fitting, most_actors))
+    return Shape(actors, threads, 0, "cpu" if device == "auto" else device, len(cpus))
 
 
 def _stay_on_loopback() -> None:

@@ -13,6 +13,9 @@ from jobs.errors import UsageError
 from jobs.place import Place
 from jobs.spec import Study
 from jobs.work import StageName
+from orchestrator.estimate import estimate_plan
+from orchestrator.estimate_lines import brief
+from orchestrator.hardware import STARTUP_SECONDS, Machines, run_machines, threads_per_worker
 from orchestrator.live import telling
 from orchestrator.plan import Plan, make_plan
 from orchestrator.progress import ProgressView, duration
@@ -42,11 +45,12 @@ def run(
         f"given up, {len(left)} to do",
         markup=False,
     )
+    took: dict[str, Any] = {}
     if left:
         with store.lease(lambda: _say_waiting(console, "")):
-            _work(plan, store, options, console)
+            took = _work(plan, store, options, console)
         ledger = store.ledger(plan.cells)
-    outcome = counts(plan, ledger) | report(place, study.name, ledger=ledger)
+    outcome = counts(plan, ledger) | took | report(place, study.name, ledger=ledger)
     if outcome["todo"]:  # Rows went away, or failures were cleared, while the run went on.
         outcome |= {"code": 1, "next": "run the same command again"}
     failed = [ledger.failed[c.id] | {"label": c.label} for c in plan.cells if c.id in ledger.failed]
@@ -69,8 +73,10 @@ def run(
     return outcome
 
 
-def _work(plan: Plan, store: Store, options: argparse.Namespace, console: Console) -> None:
-    """Runs what is left on the chosen executor."""
+def _work(
+    plan: Plan, store: Store, options: argparse.Namespace, console: Console
+) -> dict[str, Any]:
+    """Runs what is left on the chosen executor, and tells how far the estimate was off."""
     # Imported here: torch, transformers and Ray take seconds, and finished results need none.
     from orchestrator.drive import drive
 
@@ -78,18 +84,27 @@ def _work(plan: Plan, store: Store, options: argparse.Namespace, console: Consol
         ledger = store.ledger(plan.cells)
         left = todo(plan, ledger)
         if not left:  # Another run did it while this one waited.
-            return
+            return {}
         open_executor = _ray_executor if options.executor == "ray" else _inline_executor
-        executor, how = open_executor(store, len({cell.group for cell in left}), options, console)
+        tasks = len({cell.group for cell in left})
+        executor, how, machines = open_executor(store, tasks, options, console)
         note = partial(console.print, markup=False)
         try:
+            expected = estimate_plan(plan, store.place, ledger, left, machines)
+            console.print(f"estimate: {brief(expected)}", markup=False)
             with telling(store.place, plan.study.name, note) as publish:
                 wanted = executor.workers[1]
-                view = ProgressView(plan.cells, ledger.done, console, wanted, publish)
-                drive(plan, store, executor, view, how)
+                guesses = expected.seconds_by_kind
+                view = ProgressView(plan.cells, ledger.done, console, wanted, publish, guesses)
+                states = drive(plan, store, executor, view, how).states
         finally:
             executor.close()
-    console.print(f"done in {duration(view.seconds)}", markup=False)
+    # What failed or waits for it took no time: then there is nothing to compare.
+    whole = all(states[cell.id] == "done" for cell in left)
+    against = f"; the estimate was {brief(expected)}" if whole else ""
+    console.print(f"done in {duration(view.seconds)}{against}", markup=False)
+    seconds = {"worked_seconds": round(view.seconds, 1)}
+    return seconds | ({"estimated_seconds": round(expected.seconds, 1)} if whole else {})
 
 
 @contextmanager
@@ -110,7 +125,7 @@ def _on_cluster(store: Store, options: argparse.Namespace, console: Console) -> 
 
 def _ray_executor(
     store: Store, tasks: int, options: argparse.Namespace, console: Console
-) -> tuple["Executor", "How"]:
+) -> tuple["Executor", "How", Machines]:
     from orchestrator.actors import RayExecutor
     from orchestrator.cache import serve_files
     from orchestrator.cluster import divide
@@ -131,15 +146,24 @@ def _ray_executor(
         disk_budget=options.disk_budget,
     )
     body = stream_task if store.place.is_local else partial(stream_receipts, store.place)
-    return RayExecutor(shape, files, body), How(shape.device, shape.threads, options.limit)
+    machines = run_machines(
+        shape.device,
+        shape.actors,
+        shape.threads,
+        nodes=shape.nodes,
+        gpu=shape.gpu,
+        startup_seconds=STARTUP_SECONDS,
+    )
+    how = How(shape.device, shape.threads, options.limit)
+    return RayExecutor(shape, files, body), how, machines
 
 
 def _inline_executor(
     store: Store, _tasks: int, options: argparse.Namespace, _console: Console
-) -> tuple["Executor", "How"]:
+) -> tuple["Executor", "How", Machines]:
     import torch
 
-    from orchestrator.drive import How, threads_per_worker
+    from orchestrator.drive import How
     from orchestrator.inline import InlineExecutor
     from workers.remote import open_files
 
@@ -153,8 +177,9 @@ def _inline_executor(
         )
     threads = options.threads or threads_per_worker(os.cpu_count() or 1)
     files = open_files(store.place, store.id, disk_budget=options.disk_budget)
-    executor = InlineExecutor(files)
-    return executor, How(device, threads, options.limit)
+    gpu = torch.cuda.get_device_name() if device == "cuda" else ""
+    machines = run_machines(device, 1, threads, nodes=1, gpu=gpu, startup_seconds=0.0)
+    return InlineExecutor(files), How(device, threads, options.limit), machines
 
 
 def _say_waiting(console: Console, holder: str) -> None:

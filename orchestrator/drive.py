@@ -30,7 +30,6 @@ _LONGEST_WAIT_SECONDS = 1.0
 _LONGEST_WITHOUT_TICK_SECONDS = 1.0  # Where events come without a pause.
 _LONGEST_STEP_SECONDS = 2.0
 _FRUGAL_DIVISOR = 4
-_WORKERS_PER_NODE = 4
 
 
 class Executor(Protocol):
@@ -73,14 +72,6 @@ class How:
     device: str
     threads: int
     limits: Mapping[str, float] = field(default_factory=dict)
-
-
-def threads_per_worker(cores: int) -> int:
-    """Returns the CPU threads of a worker, so that a node's workers don't fight over its cores.
-
-    Both executors follow it, since the last bits of a matrix product depend on the thread count.
-    """
-    return max(1, cores // _WORKERS_PER_NODE)
 
 
 def drive(plan: Plan, store: Store, executor: Executor, view: ProgressView, how: How) -> Scheduler:

@@ -4,7 +4,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -17,7 +17,6 @@ from jobs.events import Failed, Finished, Progress, Started
 from orchestrator.messages import SlotLost, SlotOpened
 
 _LINE_EVERY_SECONDS = 10.0
-_FIRST_GUESS_SECONDS = {"corpus": 20.0, "pretrain": 180.0}
 _USUAL_GUESS_SECONDS = 2.0
 _SHOWN_RUNNING = 8
 _SHOWN_FAILURES = 20
@@ -79,6 +78,7 @@ class ProgressView:
         console: Where to write.
         workers: How many workers are wanted, until the executor tells.
         publish: Takes what is known of the run, often.
+        guesses: Seconds of a cell of each kind, until one has ended.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class ProgressView:
         console: Console,
         workers: int,
         publish: Callable[[Callable[[], Snapshot]], None] = lambda _: None,
+        guesses: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self._cells = {cell.id: cell for cell in cells}
         self._states: Mapping[str, str] = {
@@ -95,7 +96,7 @@ class ProgressView:
         }
         self._console = console
         self._ready, self._wanted = 0, workers
-        self._publish = publish
+        self._publish, self._guesses = publish, guesses
         self._nodes: dict[str, str] = {}
         self._places: dict[str, str] = {}
         self._failures: deque[tuple[str, str, str]] = deque(maxlen=_SHOWN_FAILURES)
@@ -201,11 +202,7 @@ class ProgressView:
                 continue
             kind = self._cells[cell_id].work.kind
             seen = self._seconds[kind]
-            guess = (
-                sum(seen) / len(seen)
-                if seen
-                else _FIRST_GUESS_SECONDS.get(kind, _USUAL_GUESS_SECONDS)
-            )
+            guess = sum(seen) / len(seen) if seen else self._guesses.get(kind, _USUAL_GUESS_SECONDS)
             if state == "running" and cell_id in self._started:
                 spent, share = now - self._started[cell_id], self._fraction.get(cell_id, 0.0)
                 guess = spent * (1 - share) / share if share > 0.02 else max(guess - spent, 0.0)

@@ -23,6 +23,7 @@ from jobs.sizes import parse_size
 from jobs.study import load_study, shipped_studies
 from jobs.work import KINDS
 from orchestrator import commands, doctor, logs, status, upkeep
+from orchestrator.hardware import GPUS
 
 _RUNNING = {
     "full": "run every stage of the study and draw the report",
@@ -147,12 +148,14 @@ def _parser() -> _Parser:
         command = subcommands.add_parser(name, parents=[place, study], help=text, description=text)
         _add_execution(command)
     for name, text in {
-        "plan": "list the study's cells without running any",
+        "plan": "count the study's cells, and estimate what is left of them, without running any",
         "status": "tell which cells are done, failed and left, and what runs now",
     }.items():
         command = subcommands.add_parser(name, parents=[place, study], help=text, description=text)
         command.add_argument("--json", action="store_true", help="print JSON alone to stdout")
-        if name == "status":
+        if name == "plan":
+            _add_machines(command)
+        else:
             command.add_argument("--watch", action="store_true", help="follow the run to its end")
     report = "draw the report from the results"
     subcommands.add_parser("report", parents=[place, study], help=report, description=report)
@@ -219,6 +222,23 @@ def _add_execution(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_machines(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("what the estimate is for; default: this machine")
+    group.add_argument("--gpus", type=_positive, metavar="N", help="so many GPUs; default 1")
+    group.add_argument(
+        "--gpu-type", choices=tuple(GPUS), metavar="TYPE", help=f"{', '.join(GPUS)}; default h100"
+    )
+    group.add_argument("--workers", type=_positive, help="most workers on this machine")
+    group.add_argument("--threads", type=_positive, help="CPU threads of each of them")
+    group.add_argument("--price", type=_price, help="price of a GPU hour, in any currency")
+    group.add_argument(
+        "--bandwidth",
+        type=_size,
+        metavar="SIZE",
+        help="what each node fetches from the hub in a second; default 125MB (1 Gbit/s)",
+    )
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
@@ -230,6 +250,16 @@ def _size(text: str) -> int:
         return parse_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _price(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a price")
+    return value
 
 
 def _fraction(text: str) -> float:

@@ -11,8 +11,12 @@ from rich.console import Console
 from rich.live import Live as Screen
 
 from jobs.cells import Cell
+from jobs.errors import UsageError
 from jobs.place import Place
 from jobs.spec import Study
+from orchestrator.estimate import BANDWIDTH, estimate_plan
+from orchestrator.estimate_lines import Terms, estimate_json, estimate_lines
+from orchestrator.hardware import USUAL_GPU, Machines, gpu_machines, this_machine
 from orchestrator.live import Live, read_live
 from orchestrator.plan import Plan, make_plan
 from orchestrator.progress import duration
@@ -33,17 +37,51 @@ def show(
     if live is not None and not options.json and options.watch:
         _watch(place, console)
         live = read_live(place)
-    outcome = counts(plan, store.ledger(plan.cells))
+    ledger = store.ledger(plan.cells)
+    outcome = counts(plan, ledger)
     if not options.json:
         for kind, numbers in outcome["by_kind"].items():
             parts = ", ".join(f"{value} {name}" for name, value in numbers.items() if value)
             console.print(f"  {kind}: {parts}", markup=False)
         if options.command == "status":
             console.print("\n".join(live_lines(live)), markup=False)
+    if options.command == "plan":
+        outcome["estimate"] = _estimate(plan, place, ledger, options, console)
     outcome |= {"study": study.name, "results": str(place)}
     if options.command == "status":
         outcome["live"] = asdict(live) | {"silent": live.silent} if live is not None else None
     return outcome
+
+
+def _estimate(
+    plan: Plan, place: Place, ledger: Ledger, options: argparse.Namespace, console: Console
+) -> dict[str, Any]:
+    """Tells what the rest will take, on this machine or on the one that the user names."""
+    machines = _machines(options)
+    if options.price is not None and not machines.gpus:
+        raise UsageError(
+            "--price is that of a GPU hour, and this machine has no GPU that is known",
+            "name the GPUs with --gpus and --gpu-type",
+        )
+    bandwidth = options.bandwidth or BANDWIDTH
+    found = estimate_plan(plan, place, ledger, todo(plan, ledger), machines, bandwidth)
+    given = options.gpus is not None or options.gpu_type is not None
+    terms = Terms(options.price, options.bandwidth is not None, given)
+    if not options.json:
+        console.print("\n".join(estimate_lines(found, terms)), markup=False)
+    return estimate_json(found, terms)
+
+
+def _machines(options: argparse.Namespace) -> Machines:
+    """Returns the machines that the user names, else this one."""
+    if options.gpus is None and options.gpu_type is None:
+        return this_machine(options.workers, options.threads)
+    if options.workers is not None or options.threads is not None:
+        raise UsageError(
+            "--workers and --threads share out this machine, and --gpus names another",
+            "leave out the one or the other",
+        )
+    return gpu_machines(options.gpus or 1, options.gpu_type or USUAL_GPU)
 
 
 def live_lines(live: Live | None) -> list[str]:

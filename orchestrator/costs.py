@@ -1,0 +1,173 @@
+"""What cells take in seconds, from FLOPs and bytes. What cells share has a name, and counts once.
+
+The rules: a forward pass takes 2 FLOPs per parameter and token besides the attention's, training
+three times as many, the overlaps of a head V²d, an eigendecomposition and the singular values of a
+d × d matrix 12 d³. What processors reach of their peak is assumed, and so is what a step costs
+however small the model is; measured seconds correct both where there are some.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from jobs.cells import Cell
+from jobs.spec import DType, Sequences
+from jobs.work import (
+    CheckpointWork,
+    CorpusWork,
+    GeometryWork,
+    HeadWork,
+    LossWork,
+    PretrainWork,
+    SequencesWork,
+)
+from orchestrator.hardware import Processor, cpu
+from orchestrator.model_sizes import ModelSize, ModelSizes
+
+PartName = Literal[
+    "load", "pass", "head statistics", "spectra", "corpus", "pretraining", "sequences"
+]
+
+UTILIZATION = {"gpu": 0.3, "gpu float32": 0.6, "cpu": 0.5}
+"""Share of the peak that matrix products reach: on tensor cores, without them, and on a CPU."""
+
+FACTORIZATION = {"gpu": 0.03, "cpu": 0.25}
+"""Share of the float64 peak that eigendecompositions reach; half of one moves vectors alone."""
+
+_LOAD_BYTES_PER_SECOND = 500e6  # Read, hashed and copied to the device.
+_LOAD_SECONDS = 0.05
+_BLOCK_SECONDS = 1e-3  # One block of the network on one batch, forward.
+_HEAD_SECONDS = 0.02
+_SPECTRUM_SECONDS = 2e-3
+_CORPUS_SECONDS = 10.0  # The English of Python's own documentation is gathered, whatever is kept.
+_TOKENS_PER_SECOND = 250_000.0
+_FACTORIZATION_FLOPS = 12  # Times d³: 9 for eigenvalues and vectors, 8/3 for singular values.
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of what a cell does.
+
+    Attributes:
+        name: What is done.
+        seconds: What it takes, from FLOPs and bytes.
+        shared: What other cells of the same checkpoint share it by; None if it is the cell's own.
+    """
+
+    name: PartName
+    seconds: float
+    shared: str | None = None
+
+
+class Costs:
+    """The parts of a plan's cells.
+
+    Args:
+        cells: All cells of the plan.
+        sizes: How large their models are.
+        batch_size: Sequences per forward pass.
+    """
+
+    def __init__(self, cells: Iterable[Cell], sizes: ModelSizes, batch_size: int) -> None:
+        cells = tuple(cells)
+        self._sizes, self._batch_size = sizes, batch_size
+        self._draws = {c.id: c.work.draw for c in cells if isinstance(c.work, SequencesWork)}
+        self._with_loss = {c.work.sequences for c in cells if isinstance(c.work, LossWork)}
+        self._known: dict[tuple[object, ...], tuple[Part, ...]] = {}
+
+    def parts(self, cell: Cell, processor: Processor) -> tuple[Part, ...]:
+        """Returns what a cell does, shared parts first."""
+        if cell.checkpoint is None:
+            return (self._making(cell, processor),)
+        size = self._sizes.of(cell.checkpoint)
+        key = (*_measure(cell), id(size), processor)
+        if key not in self._known:
+            self._known[key] = tuple(self._measuring(cell, size, processor))
+        return self._known[key]
+
+    def recorded(self, cell: Cell, processor: Processor) -> tuple[Part, ...]:
+        """Returns the parts that a cell's recorded seconds are made of.
+
+        The load is in those of checkpoint and head alone, which need no pass.
+        """
+        parts = self.parts(cell, processor)
+        return parts[1:] if isinstance(cell.work, GeometryWork | LossWork) else parts
+
+    def _making(self, cell: Cell, processor: Processor) -> Part:
+        match cell.work:
+            case CorpusWork(corpus):
+                seconds = _CORPUS_SECONDS + corpus.training_tokens / _TOKENS_PER_SECOND
+                return Part("corpus", seconds)
+            case PretrainWork(model):
+                size = self._sizes.trained(cell.id)
+                flops = 3 * _forward_flops(size, model.tokens_per_step, model.sequence_length, True)
+                overhead = 3 * size.layers * _BLOCK_SECONDS
+                if processor.memory is None:  # Its threads are part of what it is.
+                    processor = cpu(model.threads)
+                step = flops / matrix_rate(processor) + overhead
+                return Part("pretraining", _LOAD_SECONDS + model.last_step * step)
+            case SequencesWork(draw=draw):
+                seconds = 1 + draw.sequences * draw.sequence_length / _TOKENS_PER_SECOND
+                return Part("sequences", seconds)
+            case _:
+                raise ValueError(f"a cell of kind {cell.work.kind} needs a checkpoint")
+
+    def _measuring(self, cell: Cell, size: ModelSize, processor: Processor) -> Iterator[Part]:
+        yield Part("load", _LOAD_SECONDS + size.weight_bytes / _LOAD_BYTES_PER_SECOND, "load")
+        match cell.work:
+            case HeadWork():
+                flops = size.rows**2 * size.width
+                yield Part("head statistics", _HEAD_SECONDS + flops / matrix_rate(processor))
+            case GeometryWork() as work:
+                draw = self._draws[work.sequences]
+                yield self._forward(work, draw, size, processor)
+                # The last layer's, its half's and two for the logits; and each layer's own.
+                spectra = 4 + (size.layers + 1 if work.layers == "all" else 0)
+                flops = spectra * _FACTORIZATION_FLOPS * size.width**3
+                seconds = flops / _factorization_rate(processor) + spectra * _SPECTRUM_SECONDS
+                yield Part("spectra", seconds)
+            case LossWork() as work:
+                yield self._forward(work, self._draws[work.sequences], size, processor)
+
+    def _forward(
+        self, work: GeometryWork | LossWork, draw: Sequences, size: ModelSize, processor: Processor
+    ) -> Part:
+        """Returns the pass over a text, which geometry and loss share."""
+        tokens = draw.sequences * draw.sequence_length
+        logits = work.sequences in self._with_loss
+        flops = _forward_flops(size, tokens, draw.sequence_length, logits)
+        batches = -(-draw.sequences // self._batch_size)
+        seconds = flops / matrix_rate(processor, work.dtype)
+        return Part("pass", seconds + batches * size.layers * _BLOCK_SECONDS, work.sequences)
+
+
+def matrix_rate(processor: Processor, dtype: DType = "float32") -> float:
+    """Returns the FLOP/s that matrix products are assumed to reach."""
+    peak = processor.peak(dtype)
+    if processor.memory is None:
+        return peak * UTILIZATION["cpu"]
+    return peak * UTILIZATION["gpu" if peak > processor.float32 else "gpu float32"]
+
+
+def _factorization_rate(processor: Processor) -> float:
+    share = FACTORIZATION["cpu" if processor.memory is None else "gpu"]
+    return processor.float64 * share
+
+
+def _forward_flops(size: ModelSize, tokens: int, length: int, logits: bool) -> float:
+    """Returns the FLOPs of a pass: matrices, the attention's two products, and the logits."""
+    matrices = size.body + (size.rows * size.width if logits else 0)
+    return tokens * (2.0 * matrices + 4.0 * size.layers * length * size.width)
+
+
+def _measure(cell: Cell) -> tuple[object, ...]:
+    """Returns what of a cell's work decides on its cost."""
+    match cell.work:
+        case GeometryWork() as work:
+            return work.kind, work.sequences, work.layers, work.dtype
+        case LossWork() as work:
+            return work.kind, work.sequences, work.dtype
+        case CheckpointWork() | HeadWork() as work:
+            return (work.kind,)
+        case _:
+            raise ValueError(f"a cell of kind {cell.work.kind} measures no checkpoint")
