@@ -104,13 +104,14 @@ def test_subsets_and_splits_are_chosen_by_name(local_hub: LocalHub) -> None:
     assert read(commit, config="small") == ["small"]
     assert read(commit, config="large") == ["large"]
     assert read(commit, config="large", split="test") == ["rest"]
-    for more, message in (
+    mistakes: tuple[tuple[dict[str, Any], str], ...] = (
         ({"config": "huge"}, "org/texts has no config 'huge', only small, large → give .*`config`"),
         ({}, "org/texts has several configs: small, large → give the dataset's `config`"),
         ({"config": "large", "split": "dev"}, "has no split 'dev', only train, test → give"),
         ({"config": "small", "field": "body"}, "has no field 'body', only text, id → give"),
         ({"config": "large", "field": "id"}, "field 'id' holds int, not text → give"),
-    ):
+    )
+    for more, message in mistakes:
         with pytest.raises(DataError, match=message):
             read(commit, **more)
 
