@@ -9,6 +9,7 @@ import jinja2
 import pyarrow as pa
 from markupsafe import Markup
 
+from dashboards.audit import audit_table
 from dashboards.figures import figures
 from dashboards.summary import summary
 from dashboards.tables import (
@@ -63,6 +64,7 @@ def render(
         axes=[axis for axis in ("step", "tokens") if any(axis in f.specs for f in drawn)],
         drawings={f.key: {"rows": f.rows, "specs": f.specs} for f in drawn},
         checkpoints=checkpoint_table(measured),
+        audited=audit_table(measured),
         failures=measured.failures,
         provenance=provenance_table(results),
         libraries=_libraries() if drawn else "",

@@ -26,6 +26,7 @@ _HEAVY = {
     "loss_counts",
     "token_norms",
     "traceback",
+    "weight_profile",
 }
 _TEXT_PARAMETERS = {
     "dataset": "{}",
@@ -42,11 +43,13 @@ class Measured:
 
     Attributes:
         results: Where the results lie.
-        checkpoints: Rows of `checkpoints`, one per checkpoint.
+        checkpoints: Rows of `checkpoints`, one per checkpoint that was loaded.
         geometry: Rows of `geometry`, spectra left out.
         head: Rows of `head`, one per checkpoint, token norms left out.
         loss: Rows of `evals` with the metric "loss".
         failures: Rows of `failures` whose cell has no rows by now.
+        refused: Rows of `checkpoints` that were never loaded, one per checkpoint.
+        audit: Rows of `audit`.
     """
 
     results: Place
@@ -55,6 +58,8 @@ class Measured:
     head: tuple[Row, ...]
     loss: tuple[Row, ...]
     failures: tuple[Row, ...]
+    refused: tuple[Row, ...] = ()
+    audit: tuple[Row, ...] = ()
 
 
 def read(results: str | Path | Place) -> Measured:
@@ -72,7 +77,8 @@ def read(results: str | Path | Place) -> Measured:
     Raises:
         StoreError: The place cannot be read.
     """
-    tables = {name: _rows(name, results) for name in ("checkpoints", "geometry", "head", "evals")}
+    names = ("checkpoints", "geometry", "head", "evals", "audit")
+    tables = {name: _rows(name, results) for name in names}
     tables["evals"] = [row for row in tables["evals"] if row["metric"] == "loss"]
     everything = [row for rows in tables.values() for row in rows]
     several_suites = len({row["suite"] for row in everything}) > 1
@@ -82,14 +88,20 @@ def read(results: str | Path | Place) -> Measured:
             row["label"] = _label(row, several_suites, several_stages)
         _name_variants(rows)
     done = _done_cells(results)
+    checkpoints = _one_each([row for row in tables["checkpoints"] if not row["refused"]])
+    loaded = {checkpoint_key(row) for row in checkpoints}
+    refused = [row for row in tables["checkpoints"] if row["refused"]]
     return Measured(
         results=Place(results),
-        checkpoints=_one_each(tables["checkpoints"]),
+        checkpoints=checkpoints,
         geometry=tuple(tables["geometry"]),
         # Cells that differ in the text whose counts they compare give the same norms.
         head=_one_each(tables["head"]),
         loss=tuple(tables["evals"]),
         failures=tuple(row for row in _rows("failures", results) if row["cell_id"] not in done),
+        # What was refused once may be measured by now.
+        refused=_one_each([row for row in refused if checkpoint_key(row) not in loaded]),
+        audit=tuple(tables["audit"]),
     )
 
 

@@ -5,7 +5,7 @@ from functools import cached_property
 
 from jobs.identity import digest
 from jobs.spec import Stage
-from jobs.work import SequencesWork, Source, Work
+from jobs.work import CheckpointWork, SequencesWork, Source, Work
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,10 @@ class Checkpoint:
     @property
     def identity(self) -> dict[str, object]:
         """What is hashed: the weights, the tokenizer, and the alias if there is one."""
-        found = {"weights": self.source.identity, "tokenizer": self.tokenizer.identity}
+        found: dict[str, object] = {
+            "weights": self.source.identity,
+            "tokenizer": self.tokenizer.identity,
+        }
         return found if self.alias is None else {**found, "alias": self.alias}
 
     @cached_property
@@ -52,6 +55,7 @@ class Checkpoint:
 
 
 PRIMARY_TABLES = (
+    "audit",
     "corpora",
     "training_log",
     "sequences",
@@ -108,4 +112,7 @@ class Cell:
             return f"{self.work.kind} {self.checkpoint.label}"
         if isinstance(self.work, SequencesWork):
             return f"sequences {self.work.dataset}"
+        if isinstance(self.work, CheckpointWork) and self.work.refusal is not None:
+            refused = self.work.refusal.finding
+            return f"refused checkpoint {self.suite}/{self.model}@{refused.revision}"
         return f"{self.work.kind} {self.suite}" + (f"/{self.model}" if self.model else "")

@@ -59,6 +59,22 @@ _DATA = (
 )
 
 _TABLES: dict[str, tuple[Column, ...]] = {
+    "audit": (
+        Column(
+            "verdict",
+            TEXT,
+            "summary for a suite's first row; else duplicate, swapped_shard, no_safetensors, "
+            "incomplete or gap",
+        ),
+        Column("finding", TEXT, "what was found, in words"),
+        Column("refused", TRUTH, "whether the checkpoint is not measured; null in a summary"),
+        Column("other_revision", TEXT, "the checkpoint that it was found to share weights with"),
+        Column("other_step", INTEGER, "that checkpoint's step", "steps"),
+        Column("file", TEXT, "the file that it is about"),
+        Column("n_checkpoints", INTEGER, "checkpoints that were looked at; in a summary"),
+        Column("n_refused", INTEGER, "checkpoints that are not measured; in a summary"),
+        Column("n_findings", INTEGER, "findings about the suite; in a summary"),
+    ),
     "checkpoints": (
         Column(
             "weights_sha256", TEXT, "SHA-256 over names, shapes, types and bytes of the weights"
@@ -72,6 +88,21 @@ _TABLES: dict[str, tuple[Column, ...]] = {
         Column("tied", TRUTH, "whether the LM head is the input embedding"),
         Column("weight_bytes", INTEGER, "size of the weight files", "bytes"),
         Column("stored_dtype", TEXT, "precision of the stored weights"),
+        Column("repository", TEXT, "repository on the hub; null for other checkpoints"),
+        Column("commit", TEXT, "commit of that repository"),
+        Column(
+            "fingerprint",
+            TEXT,
+            "SHA-256 over names and hashes of the weight files; null for weights made by a cell",
+        ),
+        Column("refused", TRUTH, "whether it is not measured: what a load tells is null then"),
+        Column("finding", TEXT, "why it is refused, in words"),
+        Column(
+            "weight_profile",
+            pa.list_(pa.float32()),
+            "ln of the root mean square of each stored floating-point tensor, by name; -inf if all "
+            "its values are 0",
+        ),
     ),
     "corpora": (
         Column("source_fingerprint", TEXT, "SHA-256 of the text that the corpus is made from"),

@@ -10,6 +10,7 @@ load a checkpoint get the most: hundreds of gigabytes from a slow disk are loade
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
+from jobs.findings import AuditWork, Refusal
 from jobs.spec import DType, PicoCorpus, PicoModel, Sequences
 from jobs.streams import HubStream
 
@@ -198,7 +199,11 @@ class SequencesWork:
 
 @dataclass(frozen=True)
 class CheckpointWork:
-    """Record what a checkpoint is: shapes, sizes and the hash of its weights."""
+    """Record what a checkpoint is: shapes, sizes and the hash of its weights; or why it is refused.
+
+    Attributes:
+        refusal: Why it isn't loaded; its cell has no checkpoint then.
+    """
 
     kind: ClassVar[str] = "checkpoint"
     version: ClassVar[int] = 1
@@ -206,10 +211,12 @@ class CheckpointWork:
     stage: ClassVar[StageName] = "fetch"
     patience: ClassVar[float] = 3600.0
 
+    refusal: Refusal | None = None
+
     @property
     def parameters(self) -> dict[str, object]:
-        """What is hashed."""
-        return {}
+        """What is hashed: nothing, but for a refusal."""
+        return {} if self.refusal is None else self.refusal.parameters
 
 
 @dataclass(frozen=True)
@@ -279,7 +286,14 @@ class HeadWork:
 
 
 Work = (
-    CorpusWork | PretrainWork | SequencesWork | CheckpointWork | GeometryWork | LossWork | HeadWork
+    AuditWork
+    | CorpusWork
+    | PretrainWork
+    | SequencesWork
+    | CheckpointWork
+    | GeometryWork
+    | LossWork
+    | HeadWork
 )
 KINDS: tuple[str, ...] = tuple(work.kind for work in get_args(Work))
 """Name of every kind of work."""

@@ -11,13 +11,13 @@ from rich.console import Console
 
 from jobs.errors import UsageError
 from jobs.place import Place
-from jobs.spec import Study
 from jobs.work import StageName
+from orchestrator.audit_command import lines
 from orchestrator.estimate import estimate_plan
 from orchestrator.estimate_lines import brief
 from orchestrator.hardware import STARTUP_SECONDS, Machines, run_machines, threads_per_worker
 from orchestrator.live import telling
-from orchestrator.plan import Plan, make_plan
+from orchestrator.plan import Plan
 from orchestrator.progress import ProgressView, duration
 from orchestrator.status import counts, todo
 from orchestrator.store import Store
@@ -31,17 +31,18 @@ _SHOWN_FAILURES = 5
 
 
 def run(
-    study: Study, place: Place, command: str, options: argparse.Namespace, console: Console
+    plan: Plan, place: Place, command: str, options: argparse.Namespace, console: Console
 ) -> dict[str, Any]:
     """Runs the cells that are left, and draws the report."""
-    plan = make_plan(study)
+    for line in lines(plan, refused_only=True):
+        console.print(line, markup=False)
     if command != "full":
         plan = plan.only([stage for stage in _STAGES if stage == command])
     store = Store(place)
     ledger = store.ledger(plan.cells)
     left = todo(plan, ledger)
     console.print(
-        f"study {study.name}: {len(plan.cells)} cells, {len(plan.cells) - len(left)} done or "
+        f"study {plan.study.name}: {len(plan.cells)} cells, {len(plan.cells) - len(left)} done or "
         f"given up, {len(left)} to do",
         markup=False,
     )
@@ -50,7 +51,8 @@ def run(
         with store.lease(lambda: _say_waiting(console, "")):
             took = _work(plan, store, options, console)
         ledger = store.ledger(plan.cells)
-    outcome = counts(plan, ledger) | took | report(place, study.name, ledger=ledger)
+    outcome = counts(plan, ledger) | took | report(place, plan.study.name, ledger=ledger)
+    outcome["refused"] = sum(work.refused for _, work in plan.audits)
     if outcome["todo"]:  # Rows went away, or failures were cleared, while the run went on.
         outcome |= {"code": 1, "next": "run the same command again"}
     failed = [ledger.failed[c.id] | {"label": c.label} for c in plan.cells if c.id in ledger.failed]

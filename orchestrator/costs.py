@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jobs.cells import Cell
+from jobs.findings import AuditWork
 from jobs.spec import DType, Sequences
 from jobs.work import (
     CheckpointWork,
@@ -77,6 +78,8 @@ class Costs:
 
     def parts(self, cell: Cell, processor: Processor) -> tuple[Part, ...]:
         """Returns what a cell does, shared parts first."""
+        if isinstance(cell.work, AuditWork | CheckpointWork) and cell.checkpoint is None:
+            return ()  # What the plan found is written down.
         if cell.checkpoint is None:
             return (self._making(cell, processor),)
         size = self._sizes.of(cell.checkpoint)

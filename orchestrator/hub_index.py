@@ -240,16 +240,6 @@ class HubIndex:
         return self._folder / host / f"{kind}s" / quote(repository, safe="")
 
 
-def dataset_commit(repository: str, revision: str) -> str:
-    """Returns the commit of a dataset's branch, tag or commit, as `HubIndex` remembers it.
-
-    Raises:
-        StudyError: There is no such repository or revision, it may not be read, or it is not
-            remembered and the hub cannot be reached.
-    """
-    return HubIndex().dataset_commit(repository, revision)
-
-
 def some_of(names: Iterable[str]) -> str:
     """Returns a few names, and how many more there are."""
     known = sorted(names)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from jobs.cells import Cell, Checkpoint
 from jobs.errors import StudyError
+from jobs.findings import AuditWork
 from jobs.identity import FileHashes
-from jobs.spec import Dataset, HubText, LocalSuite, PicoSuite, PicoText, Study
+from jobs.spec import Dataset, HubText, PicoSuite, PicoText, Study
 from jobs.streams import HubStream
 from jobs.work import (
     CheckpointWork,
@@ -19,8 +20,9 @@ from jobs.work import (
     StageName,
     TextFiles,
 )
-from orchestrator.hub_index import dataset_commit
-from orchestrator.suites import local_checkpoints, pico_cells
+from orchestrator.audits import audit_cells, audit_suite
+from orchestrator.hub_index import HubIndex
+from orchestrator.suites import pico_cells
 
 _DOCUMENTS_PER_SEQUENCE = 4
 
@@ -37,6 +39,11 @@ class Plan:
     study: Study
     cells: tuple[Cell, ...]
 
+    @property
+    def audits(self) -> tuple[tuple[str, AuditWork], ...]:
+        """The audit of each suite that has one, with the suite's name."""
+        return tuple((c.suite, c.work) for c in self.cells if isinstance(c.work, AuditWork))
+
     def only(self, stages: Iterable[StageName]) -> "Plan":
         """Returns the plan of some stages: their cells and all that those need."""
         by_id = {cell.id: cell for cell in self.cells}
@@ -50,22 +57,29 @@ class Plan:
         return Plan(self.study, tuple(cell for cell in self.cells if cell.id in wanted))
 
 
-def make_plan(study: Study) -> Plan:
-    """Lists every cell of a study.
+def make_plan(study: Study, index: HubIndex | None = None) -> Plan:
+    """Lists every cell of a study, those that record the audits of its suites first.
+
+    Args:
+        study: The study.
+        index: What is known of the hub; the user's own memory of it where it is left out.
 
     Raises:
         StudyError: A dataset or suite that the study doesn't define, a folder that is missing
-            or holds no safetensors, steps that cannot be told from folder names.
+            or no checkpoint, steps that cannot be told from the names; a repository that is not
+            there, or that is not remembered while the hub cannot be reached.
     """
     hashes = FileHashes()
     try:
-        return Plan(study, tuple({cell.id: cell for cell in _cells(study, hashes)}.values()))
+        cells = _cells(study, hashes, index or HubIndex())
+        return Plan(study, tuple({cell.id: cell for cell in cells}.values()))
     finally:
         hashes.save()
 
 
-def _cells(study: Study, hashes: FileHashes) -> list[Cell]:
+def _cells(study: Study, hashes: FileHashes, index: HubIndex) -> list[Cell]:
     """Returns the cells of a study, some of them twice where labels alone tell them apart."""
+    audits: list[Cell] = []
     cells: list[Cell] = []
     corpora: dict[str, str] = {}
     checkpoints: list[Checkpoint] = []
@@ -75,13 +89,15 @@ def _cells(study: Study, hashes: FileHashes) -> list[Cell]:
             corpora[suite.name] = supply[0].id
             cells += supply
             checkpoints += made
-        elif isinstance(suite, LocalSuite):
-            checkpoints += local_checkpoints(suite, hashes)
+        else:
+            audit = audit_suite(suite, hashes, index)
+            audits += audit_cells(suite.name, audit)
+            checkpoints += audit.checkpoints
     _check_datasets(study)
     in_use = _datasets_in_use(study)
     # The unused are looked at, too, since a mistake in them is one; but nobody asks the hub for it.
     texts = {
-        name: _text(name, dataset, corpora, hashes)
+        name: _text(name, dataset, corpora, hashes, index)
         for name, dataset in study.datasets.items()
         if name in in_use or not isinstance(dataset, HubText)
     }
@@ -93,7 +109,7 @@ def _cells(study: Study, hashes: FileHashes) -> list[Cell]:
             by_tokenizer[tokenizer] = _sequences(study, checkpoint, used)
             cells += by_tokenizer[tokenizer].values()
         cells += _measurements(study, checkpoint, by_tokenizer[tokenizer])
-    return cells
+    return [*audits, *cells]
 
 
 def _sequences(
@@ -149,7 +165,7 @@ def _check_datasets(study: Study) -> None:
 
 
 def _text(
-    name: str, dataset: Dataset, corpora: dict[str, str], hashes: FileHashes
+    name: str, dataset: Dataset, corpora: dict[str, str], hashes: FileHashes, index: HubIndex
 ) -> TextFiles | Produced | HubStream:
     """Returns where a dataset's text comes from."""
     if isinstance(dataset, PicoText):
@@ -164,7 +180,7 @@ def _text(
             dataset.repository,
             dataset.config,
             dataset.split,
-            dataset_commit(dataset.repository, dataset.revision),
+            index.dataset_commit(dataset.repository, dataset.revision),
             dataset.field,
             dataset.documents or _DOCUMENTS_PER_SEQUENCE * dataset.sequences,
         )

@@ -12,26 +12,19 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn
 
 from rich.console import Console
 
-import jobs
-from jobs.errors import Cause, UsageError
+from jobs.errors import UsageError
 from jobs.place import Place
-from jobs.sizes import parse_size
-from jobs.study import load_study, shipped_studies
-from jobs.work import KINDS
-from orchestrator import commands, doctor, logs, status, upkeep
-from orchestrator.hardware import GPUS
+from jobs.study import load_study
+from orchestrator import audit_command, commands, doctor, logs, status, upkeep
+from orchestrator.hub_index import HubIndex, Progress
+from orchestrator.options import parser
+from orchestrator.plan import make_plan
 
-_RUNNING = {
-    "full": "run every stage of the study and draw the report",
-    "fetch": "make or check the checkpoints, corpora and sequences, and stop there",
-    "geometry": "run the spectra of the features and what they need",
-    "head": "run the LM head's measurements and what they need",
-    "evals": "run the held-out loss and what it needs",
-}
+_TOLD_EVERY_SECONDS = 2.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     console = Console(soft_wrap=True, highlight=False)
     try:
-        options = _parser().parse_args(arguments)
+        options = parser().parse_args(arguments)
         console.stderr = bool(getattr(options, "json", False))
         outcome = _run(options, console)
     except UsageError as error:
@@ -83,12 +76,28 @@ def _run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             return upkeep.compact(results, console)
         case "logs":
             return logs.logs(results, options.cell, console)
-    study = load_study(options.study, options.set)
+    index = HubIndex(refresh=options.refresh, progress=_listing(console))
+    plan = make_plan(load_study(options.study, options.set), index)
     match options.command:
         case "plan" | "status":
-            return status.show(study, results, options, console)
+            return status.show(plan, results, options, console)
+        case "audit":
+            return audit_command.audit(plan, results, console)
         case command:
-            return commands.run(study, results, command, options, console)
+            return commands.run(plan, results, command, options, console)
+
+
+def _listing(console: Console) -> Progress:
+    """Returns what tells, every few seconds, how far the listing of a repository is."""
+    told = time.monotonic()
+
+    def tell(repository: str, done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= _TOLD_EVERY_SECONDS:
+            told = time.monotonic()
+            console.print(f"listing {repository}: {done} of {total} revisions", markup=False)
+
+    return tell
 
 
 def results_place(given: str | None) -> Place:
@@ -105,182 +114,6 @@ def results_place(given: str | None) -> Place:
 
 def _interrupt(_signal: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints end like every other mistake of the user's."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, f"see `{self.prog} --help`")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
-        prog="eigentrace",
-        description="Trace how the geometry of a language model changes during training.",
-        epilog="exit codes: 0 all done, 1 some cells failed, 2 a mistake in the command or study, "
-        "130 interrupted; the last line printed is JSON with the code",
-    )
-    parser.add_argument("--version", action="version", version=f"eigentrace {jobs.__version__}")
-    subcommands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    place = _Parser(add_help=False)
-    place.add_argument(
-        "--results",
-        metavar="PATH_OR_URL",
-        help="folder of the results, or s3://bucket/prefix or gs://…; default "
-        "$EIGENTRACE_RESULTS, else ./results, or in a Ray job ~/eigentrace/results",
-    )
-    study = _Parser(add_help=False)
-    study.add_argument(
-        "--study",
-        default="pico",
-        metavar="NAME_OR_PATH",
-        help=f"a shipped study ({', '.join(shipped_studies())}) or a .toml file; default pico",
-    )
-    study.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="override a field of the study, as in geometry.layers=all; repeatable",
-    )
-    for name, text in _RUNNING.items():
-        command = subcommands.add_parser(name, parents=[place, study], help=text, description=text)
-        _add_execution(command)
-    for name, text in {
-        "plan": "count the study's cells, and estimate what is left of them, without running any",
-        "status": "tell which cells are done, failed and left, and what runs now",
-    }.items():
-        command = subcommands.add_parser(name, parents=[place, study], help=text, description=text)
-        command.add_argument("--json", action="store_true", help="print JSON alone to stdout")
-        if name == "plan":
-            _add_machines(command)
-        else:
-            command.add_argument("--watch", action="store_true", help="follow the run to its end")
-    report = "draw the report from the results"
-    subcommands.add_parser("report", parents=[place, study], help=report, description=report)
-    text = "clear failures so that the next run tries those cells again"
-    retry = subcommands.add_parser("retry", parents=[place], help=text, description=text)
-    retry.add_argument("--cause", choices=get_args(Cause), help="only failures of this cause")
-    retry.add_argument("--cell", metavar="ID", help="only the cell whose id starts so")
-    text = "tell where a cell ran, and how it ended or stands"
-    logs = subcommands.add_parser("logs", parents=[place], help=text, description=text)
-    logs.add_argument("cell", metavar="ID", help="how the cell's id begins")
-    text = "merge the files of many cells into few, for quicker reading"
-    subcommands.add_parser("compact", parents=[place], help=text, description=text)
-    text = "tell what differs between two results, beyond how they came to be"
-    diff = subcommands.add_parser("diff", help=text, description=text)
-    for name in ("first", "second"):
-        diff.add_argument(name, metavar=name.upper(), help="folder or URL of results")
-    diff.add_argument(
-        "--tolerance",
-        type=_fraction,
-        default=0.0,
-        metavar="R",
-        help="relative difference up to which numbers count as equal; default 0",
-    )
-    text = "write a commented study to start from"
-    init = subcommands.add_parser("init", help=text, description=text)
-    init.add_argument("path", nargs="?", default="study.toml", help="default study.toml")
-    init.add_argument("--schema", action="store_true", help="print the JSON Schema of studies")
-    text = "check versions, devices, access and the results folder"
-    subcommands.add_parser("doctor", parents=[place], help=text, description=text)
-    return parser
-
-
-def _add_execution(command: argparse.ArgumentParser) -> None:
-    group = command.add_argument_group("where it runs")
-    group.add_argument(
-        "--executor",
-        choices=("ray", "inline"),
-        default="ray",
-        help="ray joins a running cluster or starts a local one; inline uses this process alone",
-    )
-    group.add_argument("--address", help="address of the Ray cluster; default: the one found")
-    group.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda", "mps"),
-        default="auto",
-        help="auto takes GPUs where there are some or the autoscaler could start some",
-    )
-    group.add_argument("--threads", type=_positive, help="CPU threads of each worker")
-    group.add_argument("--workers", type=_positive, help="most workers at a time")
-    group.add_argument(
-        "--disk-budget",
-        type=_size,
-        metavar="SIZE",
-        help="most disk that each node's cache of hub files takes, as in 200GB; default "
-        "$EIGENTRACE_DISK_BUDGET on the node, else four fifths of its free disk",
-    )
-    group.add_argument(
-        "--limit",
-        action=_Limit,
-        default={},
-        metavar="KIND=SECONDS",
-        help="time without headway after which a cell of a kind counts as hung and is tried again; "
-        f"kinds: {', '.join(KINDS)}; repeatable",
-    )
-
-
-def _add_machines(command: argparse.ArgumentParser) -> None:
-    group = command.add_argument_group("what the estimate is for; default: this machine")
-    group.add_argument("--gpus", type=_positive, metavar="N", help="so many GPUs; default 1")
-    group.add_argument(
-        "--gpu-type", choices=tuple(GPUS), metavar="TYPE", help=f"{', '.join(GPUS)}; default h100"
-    )
-    group.add_argument("--workers", type=_positive, help="most workers on this machine")
-    group.add_argument("--threads", type=_positive, help="CPU threads of each of them")
-    group.add_argument("--price", type=_price, help="price of a GPU hour, in any currency")
-    group.add_argument(
-        "--bandwidth",
-        type=_size,
-        metavar="SIZE",
-        help="what each node fetches from the hub in a second; default 125MB (1 Gbit/s)",
-    )
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
-    return int(text)
-
-
-def _size(text: str) -> int:
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _price(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a price")
-    return value
-
-
-def _fraction(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to below 1")
-    return value
-
-
-class _Limit(argparse.Action):
-    """Gathers KIND=SECONDS."""
-
-    def __call__(self, parser: Any, namespace: Any, value: Any, option: Any = None) -> None:
-        kind, _, seconds = value.partition("=")
-        if kind not in KINDS or not seconds.isdecimal() or int(seconds) < 1:
-            parser.error(f"{option} {value} is not KIND=SECONDS with a kind of {', '.join(KINDS)}")
-        limits = {**getattr(namespace, self.dest), kind: float(seconds)}
-        setattr(namespace, self.dest, limits)
 
 
 def console() -> NoReturn:

@@ -13,12 +13,11 @@ from rich.live import Live as Screen
 from jobs.cells import Cell
 from jobs.errors import UsageError
 from jobs.place import Place
-from jobs.spec import Study
 from orchestrator.estimate import BANDWIDTH, estimate_plan
 from orchestrator.estimate_lines import Terms, estimate_json, estimate_lines
 from orchestrator.hardware import USUAL_GPU, Machines, gpu_machines, this_machine
 from orchestrator.live import Live, read_live
-from orchestrator.plan import Plan, make_plan
+from orchestrator.plan import Plan
 from orchestrator.progress import duration
 from orchestrator.store import Ledger, Store
 
@@ -27,11 +26,8 @@ _LINES_EVERY_SECONDS = 10.0
 _SHOWN = 20
 
 
-def show(
-    study: Study, place: Place, options: argparse.Namespace, console: Console
-) -> dict[str, Any]:
+def show(plan: Plan, place: Place, options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Tells what a study consists of, what of it is done, and what is at work on the results."""
-    plan = make_plan(study)
     store = Store(place, write=False)
     live = read_live(place) if options.command == "status" else None
     if live is not None and not options.json and options.watch:
@@ -47,7 +43,7 @@ def show(
             console.print("\n".join(live_lines(live)), markup=False)
     if options.command == "plan":
         outcome["estimate"] = _estimate(plan, place, ledger, options, console)
-    outcome |= {"study": study.name, "results": str(place)}
+    outcome |= {"study": plan.study.name, "results": str(place)}
     if options.command == "status":
         outcome["live"] = asdict(live) | {"silent": live.silent} if live is not None else None
     return outcome

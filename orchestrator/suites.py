@@ -9,10 +9,13 @@ from jobs.cells import Cell, Checkpoint
 from jobs.errors import StudyError
 from jobs.identity import FileHashes
 from jobs.spec import LocalSuite, PicoSuite
-from jobs.work import TOKENIZER_FILES, CorpusWork, Folder, PretrainWork, Produced
+from jobs.work import TOKENIZER_FILES, CorpusWork, Folder, PretrainWork, Produced, Source
 from workers.corpus import source_fingerprint
 
 _STEP = re.compile(r"(?:step|checkpoint|ckpt|iter|iteration)s?[-_.=]?(\d+)|^(\d+)$")
+_WEIGHTS = re.compile(
+    r"model(-\d+-of-\d+)?\.safetensors|pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?"
+)
 VOCABULARIES = {"tokenizer.json", "tokenizer.model", "vocab.json"}
 
 
@@ -42,16 +45,32 @@ def pico_cells(suite: PicoSuite) -> tuple[list[Cell], list[Checkpoint]]:
     return cells, checkpoints
 
 
-def local_checkpoints(suite: LocalSuite, hashes: FileHashes) -> list[Checkpoint]:
-    """Returns the checkpoints of a suite on disk, in the order of their steps."""
+def local_checkpoints(
+    suite: LocalSuite, hashes: FileHashes
+) -> tuple[tuple[Checkpoint, ...], dict[Source, str]]:
+    """Lists the checkpoints of a suite on disk, in the order of their steps.
+
+    Returns:
+        The checkpoints, those without whole weights included, and what is wrong with a source that
+        the names of its files don't show.
+
+    Raises:
+        StudyError: A folder that is no checkpoint, steps that cannot be told or are there twice, no
+            tokenizer.
+    """
     folders = _checkpoint_folders(suite)
     steps = _steps(suite, folders)
     tokenizer = _tokenizer(Path(suite.tokenizer).expanduser(), hashes) if suite.tokenizer else None
     checkpoints = []
+    damage: dict[Source, str] = {}
     for folder, step in sorted(
         zip(folders, steps, strict=True), key=lambda pair: -1 if pair[1] is None else pair[1]
     ):
         batch = suite.tokens_per_step
+        names, wrong = _weight_files(folder)
+        source = _folder(folder, names, hashes)
+        if wrong is not None:
+            damage[source] = wrong
         checkpoints.append(
             Checkpoint(
                 suite=suite.name,
@@ -60,25 +79,11 @@ def local_checkpoints(suite: LocalSuite, hashes: FileHashes) -> list[Checkpoint]
                 step=step,
                 tokens=None if step is None or batch is None else step * batch,
                 stage=suite.stage,
-                source=_folder(folder, _weight_files(folder), hashes),
+                source=source,
                 tokenizer=tokenizer or _tokenizer(folder, hashes),
             )
         )
-    _refuse_twins(suite, checkpoints)
-    return checkpoints
-
-
-def _refuse_twins(suite: LocalSuite, checkpoints: Sequence[Checkpoint]) -> None:
-    """Raises StudyError where two steps hold the same weights, as published series sometimes do."""
-    seen: dict[str, Checkpoint] = {}
-    for checkpoint in checkpoints:
-        twin = seen.setdefault(str(checkpoint.source.identity), checkpoint)
-        if twin is not checkpoint:
-            raise StudyError(
-                f"suite '{suite.name}': steps {twin.step} and {checkpoint.step} hold the same "
-                f"weights ('{checkpoint.revision}')",
-                "find out which one is right, and list only that one in `paths`",
-            )
+    return tuple(checkpoints), damage
 
 
 def _checkpoint_folders(suite: LocalSuite) -> list[Path]:
@@ -94,14 +99,21 @@ def _checkpoint_folders(suite: LocalSuite) -> list[Path]:
     if suite.path is None or (named[0] / "config.json").is_file():
         folders = named
     else:
-        folders = [f for f in sorted(named[0].iterdir()) if (f / "config.json").is_file()]
-    if not folders or not all((f / "config.json").is_file() for f in folders):
-        bad = next((f for f in folders if not (f / "config.json").is_file()), named[0])
+        folders = [folder for folder in sorted(named[0].iterdir()) if _is_checkpoint(folder)]
+    if not folders or not all(_is_checkpoint(folder) for folder in folders):
+        bad = next((folder for folder in folders if not _is_checkpoint(folder)), named[0])
         raise StudyError(
             f"{where}: {bad} holds no transformers checkpoint (no config.json)",
             "name a folder that save_pretrained() wrote, or a folder of such folders",
         )
     return folders
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    """Returns whether a folder is meant to be a checkpoint, be it whole or not."""
+    return folder.is_dir() and any(
+        path.name == "config.json" or _WEIGHTS.fullmatch(path.name) for path in folder.iterdir()
+    )
 
 
 def _steps(suite: LocalSuite, folders: Sequence[Path]) -> list[int | None]:
@@ -145,24 +157,28 @@ def step_of(name: str) -> int | None:
     return int(match[1] or match[2]) if match else None
 
 
-def _weight_files(folder: Path) -> tuple[str, ...]:
-    """Returns the files that transformers loads: config, and the single file or the shards."""
-    if (folder / "model.safetensors").is_file():
-        return ("config.json", "model.safetensors")
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        raise StudyError(
-            f"{folder} holds no weights in safetensors (no model.safetensors)",
-            "convert them: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
-        )
+def _weight_files(folder: Path) -> tuple[list[str], str | None]:
+    """Returns the files of the model that are there: config, and the weights that would be loaded.
+
+    Those are the single file, the shards of the index, or else whatever looks like weights. What is
+    wrong with the index comes second.
+    """
+    there = {path.name for path in folder.iterdir() if path.is_file()}
+    config = ["config.json"] if "config.json" in there else []
+    if "model.safetensors" in there:
+        return [*config, "model.safetensors"], None
+    weights = sorted(name for name in there if _WEIGHTS.fullmatch(name))
+    index = "model.safetensors.index.json"
+    if index not in there:
+        return [*config, *weights], None
     try:
-        shards = sorted({str(s) for s in json.loads(index.read_text())["weight_map"].values()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StudyError(f"{index} is malformed: {error}", "save the checkpoint again") from error
-    for shard in shards:
-        if not (folder / shard).is_file():
-            raise StudyError(f"{folder} lacks {shard}, which its index names", "fetch it again")
-    return ("config.json", index.name, *shards)
+        content = (folder / index).read_text("utf-8")
+        shards = {str(shard) for shard in json.loads(content)["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return [*config, index, *weights], f"its {index} is malformed: {error}"
+    lacking = sorted(shards - there)
+    wrong = f"it lacks {lacking[0]}, which its index names" if lacking else None
+    return [*config, index, *sorted(shards & there)], wrong
 
 
 def _tokenizer(path: Path, hashes: FileHashes) -> Folder:

@@ -11,6 +11,7 @@ import jobs
 from jobs.records import KEYS, TABLES
 from jobs.study import load_study, shipped_studies
 from orchestrator import run
+from orchestrator.options import parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,7 +36,7 @@ def test_commands_parse() -> None:
     ]
     assert len(ours) >= 8
     for words in ours:
-        options = run._parser().parse_args(words)
+        options = parser().parse_args(words)
         if getattr(options, "study", "study.toml") != "study.toml":
             load_study(options.study, options.set)
 

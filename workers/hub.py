@@ -1,8 +1,6 @@
 """Checkpoints: from a folder to a model whose weights are all there, finite and the file's own."""
 
-import contextlib
 import copy
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -10,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from jobs.errors import DataError
+from workers.weights import read_weights, weight_files
 
 # A bar for every load would tear the run's own progress apart.
 transformers_logging.disable_progress_bar()
@@ -34,6 +32,7 @@ class LoadedCheckpoint:
         weights_sha256: Hash over names, types, shapes and bytes of the stored tensors.
         stored_dtype: Precision of the stored floating-point tensors, several joined by `+`.
         weight_bytes: Size of the weight files.
+        weight_profile: ln of the root mean square of each stored floating-point tensor, by name.
     """
 
     model: Any
@@ -45,6 +44,7 @@ class LoadedCheckpoint:
     weights_sha256: str
     stored_dtype: str
     weight_bytes: int
+    weight_profile: tuple[float, ...]
 
     @property
     def vocabulary_size(self) -> int:
@@ -52,7 +52,9 @@ class LoadedCheckpoint:
         return len(self.tokenizer)
 
 
-def load_checkpoint(path: Path, tokenizer: Path, dtype: str, device: str) -> LoadedCheckpoint:
+def load_checkpoint(
+    path: Path, tokenizer: Path, dtype: str, device: str, allow_bin: bool = False
+) -> LoadedCheckpoint:
     """Loads a transformers folder, having read every stored tensor once.
 
     Args:
@@ -60,6 +62,7 @@ def load_checkpoint(path: Path, tokenizer: Path, dtype: str, device: str) -> Loa
         tokenizer: Folder of the tokenizer.
         dtype: Precision to run in.
         device: Where to put it.
+        allow_bin: Take PyTorch files, read as plain tensors, where there are no safetensors.
 
     Raises:
         DataError: Weights that are truncated, not finite, missing or of another shape; a
@@ -67,10 +70,10 @@ def load_checkpoint(path: Path, tokenizer: Path, dtype: str, device: str) -> Loa
             read; a tokenizer with more ids than the head has rows.
     """
     _check_config(path)
-    sha256, stored_dtype, weight_bytes = read_weights(path)
+    weights = read_weights(path, allow_bin)
     # Loaded as stored, so that the head is measured before any rounding to the running precision.
-    stored = torch.float32 if "+" in stored_dtype else getattr(torch, stored_dtype)
-    model = _load_model(path, stored).eval().requires_grad_(False).to(device)
+    stored = torch.float32 if "+" in weights.dtype else getattr(torch, weights.dtype)
+    model = _load_model(path, stored, allow_bin).eval().requires_grad_(False).to(device)
     loaded_tokenizer = load_tokenizer(tokenizer)
     weight = model.get_output_embeddings().weight
     if len(loaded_tokenizer) > len(weight):
@@ -91,9 +94,10 @@ def load_checkpoint(path: Path, tokenizer: Path, dtype: str, device: str) -> Loa
         final_norm_gain=gain,
         tied=weight is model.get_input_embeddings().weight,
         path=path,
-        weights_sha256=sha256,
-        stored_dtype=stored_dtype,
-        weight_bytes=weight_bytes,
+        weights_sha256=weights.sha256,
+        stored_dtype=weights.dtype,
+        weight_bytes=weights.size,
+        weight_profile=weights.profile,
     )
 
 
@@ -153,78 +157,15 @@ def final_norm_gain(model: Any) -> torch.Tensor:
     return (norm(1e4 * x).double() - norm(-1e4 * x).double()) / (2 * x)
 
 
-def read_weights(path: Path) -> tuple[str, str, int]:
-    """Reads every stored tensor of a folder: hash, precision, size in bytes.
-
-    The hash covers names, types, shapes and bytes in the order of the names, so that sharding
-    doesn't change it.
-
-    Raises:
-        DataError: No safetensors, a shard that is missing, a file that is no safetensors file or
-            is cut short; a tensor that is not finite.
-    """
-    files = _weight_files(path)
-    sha256 = hashlib.sha256()
-    dtypes: set[str] = set()
-    with contextlib.ExitStack() as stack:
-        where: dict[str, tuple[Path, Any]] = {}
-        for file in files:
-            try:
-                opened = stack.enter_context(safe_open(file, framework="pt"))
-            except SafetensorError as error:
-                raise DataError(
-                    f"{file} cannot be read: {error}",
-                    "the file is truncated or no safetensors file; fetch or save it again",
-                ) from error
-            where |= dict.fromkeys(opened.keys(), (file, opened))
-        for name in sorted(where):
-            file, opened = where[name]
-            tensor = opened.get_tensor(name)
-            if tensor.is_floating_point():
-                if not bool(torch.isfinite(tensor).all()):
-                    raise DataError(
-                        f"{file}: tensor {name} holds values that are not finite",
-                        "the checkpoint is damaged or the run diverged; leave it out of the suite",
-                    )
-                dtypes.add(str(tensor.dtype).removeprefix("torch."))
-            sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            sha256.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
-    if not dtypes:
-        raise DataError(f"{path} holds no floating-point weights", "save the checkpoint again")
-    return sha256.hexdigest(), "+".join(sorted(dtypes)), sum(f.stat().st_size for f in files)
-
-
-def _weight_files(path: Path) -> list[Path]:
-    """Returns the files that transformers loads: the whole model, or the shards of its index.
-
-    Others, such as the original's consolidated weights, may lie beside.
-    """
-    whole, index = path / "model.safetensors", path / "model.safetensors.index.json"
-    if whole.is_file():
-        return [whole]
-    if not index.is_file():
-        raise DataError(
-            f"{path} holds no model.safetensors",
-            "convert it: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
-        )
-    try:
-        names = set(json.loads(index.read_text())["weight_map"].values())
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise DataError(f"{index} is malformed: {error}", "fetch or save it again") from error
-    files = sorted(path / name for name in names)
-    for file in files:
-        if not file.is_file():
-            raise DataError(f"{file} is missing, which the index names", "fetch it again")
-    return files
-
-
-def _load_model(path: Path, dtype: torch.dtype) -> Any:
+def _load_model(path: Path, dtype: torch.dtype, allow_bin: bool) -> Any:
     """Returns the model of a folder, every tensor of which comes from its files."""
+    in_safetensors = weight_files(path, allow_bin)[0].suffix == ".safetensors"
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=dtype,
-            use_safetensors=True,
+            use_safetensors=in_safetensors,
+            weights_only=True,
             local_files_only=True,
             trust_remote_code=False,
             # They are told of below, by name.

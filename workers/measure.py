@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from jobs.errors import DataError
-from jobs.work import GeometryWork, HeadWork, LossWork
+from jobs.work import GeometryWork, HeadWork, HubFolder, LossWork, Source
 from workers.features import ForwardPass
 from workers.hub import LoadedCheckpoint
 from workers.kernels import head as head_kernels
@@ -27,6 +27,7 @@ from workers.kernels.spectrum import (
     top_share,
 )
 from workers.sequences import TokenSequences
+from workers.weight_files import fingerprint
 
 LAST_LAYER = -1
 """The column `layer` of the hidden state after the final norm."""
@@ -34,8 +35,13 @@ LAST_LAYER = -1
 Rows = list[dict[str, Any]]
 
 
-def checkpoint_rows(checkpoint: LoadedCheckpoint) -> Rows:
-    """Returns the row of table `checkpoints`."""
+def checkpoint_rows(checkpoint: LoadedCheckpoint, source: Source) -> Rows:
+    """Returns the row of table `checkpoints`.
+
+    Args:
+        checkpoint: What was loaded.
+        source: Where its weights came from.
+    """
     model = checkpoint.model
     head = model.get_output_embeddings().weight
     return [
@@ -50,6 +56,12 @@ def checkpoint_rows(checkpoint: LoadedCheckpoint) -> Rows:
             "tied": checkpoint.tied,
             "weight_bytes": checkpoint.weight_bytes,
             "stored_dtype": checkpoint.stored_dtype,
+            "repository": source.repository if isinstance(source, HubFolder) else None,
+            "commit": source.commit if isinstance(source, HubFolder) else None,
+            "fingerprint": fingerprint(source),
+            "refused": False,
+            "finding": None,
+            "weight_profile": checkpoint.weight_profile,
         }
     ]
 

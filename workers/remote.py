@@ -7,14 +7,17 @@ that doesn't match the artifact's manifest is never used.
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from jobs.errors import UsageError
 from jobs.identity import cache_folder, digest
 from jobs.place import Place
 from jobs.records import MARKER
+from jobs.sizes import parse_size
 from jobs.work import Folder, TextFiles
 from workers.artifacts import Files, Hub, NamedFiles, SharedFiles, StudyFiles, move, sweep
 from workers.cache import NodeCache
@@ -189,13 +192,28 @@ def open_files(
         disk_budget: Most bytes of the node's cache of hub files; None leaves it to the node.
     """
     cache = cache_folder()
-    hub = HubCache(cache, disk_budget)
+    hub = HubCache(cache, disk_budget or _own_disk_budget())
     study = FetchedFiles(driver, cache) if driver else NamedFiles()
     if not results.is_local:
         return CachedFiles(PlaceRemote(results), cache, store_id, study, hub)
     if driver is None or _reaches(results.path, store_id):
         return SharedFiles(results.path, study, hub)
     return CachedFiles(driver, cache, store_id, study, hub)
+
+
+def _own_disk_budget() -> int | None:
+    """Returns the bytes that this node's environment allows; None if it says nothing.
+
+    Raises:
+        UsageError: It says what is no size.
+    """
+    given = os.environ.get("EIGENTRACE_DISK_BUDGET")
+    try:
+        return parse_size(given) if given else None
+    except ValueError as error:
+        raise UsageError(
+            f"EIGENTRACE_DISK_BUDGET on {platform.node()}: {error}", "set it to a size"
+        ) from error
 
 
 def _reaches(results: Path, store_id: str) -> bool:

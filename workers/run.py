@@ -20,6 +20,7 @@ import jobs
 from jobs.cells import Cell
 from jobs.errors import CellError, StoreError
 from jobs.events import Event, Failed, Finished, Progress, Started
+from jobs.findings import AuditWork
 from jobs.records import rows_table
 from jobs.work import (
     CheckpointWork,
@@ -29,14 +30,17 @@ from jobs.work import (
     LossWork,
     PretrainWork,
     SequencesWork,
+    Source,
 )
 from workers import artifacts, corpus
 from workers.artifacts import Files
+from workers.audit import known_rows
 from workers.features import check_logits, forward_pass
 from workers.hub import LoadedCheckpoint, is_out_of_memory, load_checkpoint
 from workers.measure import Rows, checkpoint_rows, geometry_rows, head_rows, loss_rows
 from workers.pretrain import pretrain
 from workers.sequences import draw_sequences, load_sequences
+from workers.weight_files import are_pickled
 
 Report = Callable[[Event], None]
 
@@ -81,14 +85,25 @@ def run_task(task: Task, files: Files, report: Report) -> None:
             source, tokenizer = first.checkpoint.source, first.checkpoint.tokenizer
             weights = stack.enter_context(artifacts.held(files, source, fetched))
             vocabulary = stack.enter_context(artifacts.held(files, tokenizer, fetched))
-            _measure_checkpoint(weights, vocabulary, task, files, report)
+            _measure_checkpoint(source, weights, vocabulary, task, files, report)
         return
     for cell in task.cells:
         with _reporting_failure([cell], report):
             report(Started(cell.id))
             started = time.perf_counter()
-            rows = _make_artifact(cell, files, report)
+            rows = _known_rows(cell) or _make_artifact(cell, files, report)
             report(_finished(cell, {cell.work.table: rows}, task, time.perf_counter() - started))
+
+
+def _known_rows(cell: Cell) -> Rows | None:
+    """Returns the rows of a cell that only records what its plan knows."""
+    match cell.work:
+        case AuditWork() as work:
+            return known_rows(work)
+        case CheckpointWork(refusal) if refusal is not None:
+            return known_rows(refusal)
+        case _:
+            return None
 
 
 def _make_artifact(cell: Cell, files: Files, report: Report) -> Rows:
@@ -124,7 +139,7 @@ def _make_artifact(cell: Cell, files: Files, report: Report) -> Rows:
 
 
 def _measure_checkpoint(
-    weights: Path, tokenizer: Path, task: Task, files: Files, report: Report
+    source: Source, weights: Path, tokenizer: Path, task: Task, files: Files, report: Report
 ) -> None:
     """Runs all cells of one checkpoint from one load."""
     clock = _Clock()
@@ -136,6 +151,7 @@ def _measure_checkpoint(
         tokenizer,
         next(iter(precisions), "float32"),
         task.device,
+        are_pickled(source),
     )
     load_seconds = clock.lap()
     texts: dict[str, list[Cell]] = {}
@@ -144,7 +160,7 @@ def _measure_checkpoint(
             case CheckpointWork() | HeadWork():
                 with _reporting_failure([cell], report):
                     report(Started(cell.id))
-                    rows = _rows_without_pass(cell, loaded, files)
+                    rows = _rows_without_pass(cell, source, loaded, files)
                     seconds = load_seconds + clock.lap()
                     report(_finished(cell, {cell.work.table: rows}, task, seconds))
             case GeometryWork() | LossWork() as work:
@@ -155,12 +171,12 @@ def _measure_checkpoint(
             _measure_text(loaded, folder, cells, task, report)
 
 
-def _rows_without_pass(cell: Cell, loaded: LoadedCheckpoint, files: Files) -> Rows:
+def _rows_without_pass(cell: Cell, source: Source, loaded: LoadedCheckpoint, files: Files) -> Rows:
     if isinstance(cell.work, HeadWork):
         counted = cell.work.sequences
         sequences = load_sequences(artifacts.whole(files, counted, _SEQUENCES)) if counted else None
         return head_rows(cell.work, loaded, sequences)
-    return checkpoint_rows(loaded)
+    return checkpoint_rows(loaded, source)
 
 
 def _measure_text(

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.cells import PRIMARY_TABLES, Cell, Checkpoint
+from jobs.findings import AuditWork
 from jobs.records import SIDE_TABLES, TABLES
 from jobs.spec import LocalText, PicoCorpus, PicoModel, PicoText
 from jobs.work import (
@@ -38,6 +39,7 @@ WORKS: tuple[Work, ...] = (
     GeometryWork("heldout", A, "last", "float32"),
     LossWork("heldout", A, "float32"),
     HeadWork("heldout", A, 20, False),
+    AuditWork(A, 3, 0, ()),
 )
 
 
@@ -246,7 +248,7 @@ def test_the_kind_of_a_dataset_is_no_part_of_an_id(draw: dict[str, Any]) -> None
 
 
 def test_cells_of_a_checkpoint_share_a_group_and_others_stand_alone() -> None:
-    measured = {Cell(work, checkpoint=CHECKPOINT).group for work in WORKS[3:]}
+    measured = {Cell(work, checkpoint=CHECKPOINT).group for work in WORKS[3:7]}
     assert len(measured) == 1
     alone = [Cell(work) for work in WORKS[:3]]
     assert [cell.group for cell in alone] == [cell.id for cell in alone]

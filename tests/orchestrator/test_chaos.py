@@ -14,7 +14,7 @@ from dashboards.query import load
 from jobs.cells import Cell
 from jobs.events import Event, Failed, Started
 from jobs.study import load_study
-from orchestrator import commands, drive, schedule, slots
+from orchestrator import drive, run, schedule, slots
 from orchestrator.actors import RayExecutor
 from orchestrator.cluster import Shape, connect
 from orchestrator.messages import SlotEvent, SlotLost, SlotRetired
@@ -177,7 +177,7 @@ def test_a_run_survives_all_that_can_befall_it(
     assert len(chaos.retired) == 1
 
     # The command line, which finds nothing left to do, names the poison.
-    monkeypatch.setattr(commands, "make_plan", lambda study: plan)
+    monkeypatch.setattr(run, "make_plan", lambda study, index: plan)
     outcome = run_here(capsys, "full", "--study", "smoke", "--results", str(results))
     assert outcome.code == 1
     assert {row["cell_id"] for row in outcome.last["failures"]} == set(poison)

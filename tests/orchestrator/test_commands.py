@@ -9,6 +9,7 @@ import torch
 
 from jobs.study import load_study
 from orchestrator import run
+from orchestrator.options import parser
 from tests.orchestrator.local_study import run_here, run_process
 
 
@@ -76,9 +77,7 @@ def test_results_go_where_they_are_told(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def _commands() -> dict[str, argparse.ArgumentParser]:
     (subcommands,) = (
-        action
-        for action in run._parser()._actions
-        if isinstance(action, argparse._SubParsersAction)
+        action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)
     )
     return dict(subcommands.choices)
 

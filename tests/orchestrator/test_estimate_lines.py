@@ -123,7 +123,7 @@ def test_a_run_tells_how_far_the_estimate_was_off(
     planned = run_here(capsys, "plan", "--study", str(study), "--results", str(results), "--json")
     stages = planned.last["estimate"]["by_stage"]
     assert {name: stage["cells"] for name, stage in stages.items()} == {
-        "fetch": 3,
+        "fetch": 4,
         "geometry": 3,
         "evals": 3,
     }

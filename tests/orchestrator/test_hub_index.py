@@ -8,7 +8,7 @@ import pytest
 
 from jobs.errors import StudyError
 from orchestrator import hub_questions
-from orchestrator.hub_index import HubIndex, dataset_commit, some_of
+from orchestrator.hub_index import HubIndex, some_of
 from tests.hub.server import LocalHub
 
 MODEL = "someone/model"
@@ -179,14 +179,14 @@ def test_datasets_have_commits_too(
     texts = local_hub.dataset("org/texts")
     first = texts.commit("main", {"a.txt": b"a"})
     local_hub.model("org/texts").commit("main", {})
-    assert dataset_commit("org/texts", "main") == first
+    assert HubIndex().dataset_commit("org/texts", "main") == first
     texts.commit("main", {"a.txt": b"b"})
-    assert dataset_commit("org/texts", "main") == first
+    assert HubIndex().dataset_commit("org/texts", "main") == first
     assert HubIndex(refresh=True).dataset_commit("org/texts", "main") == texts.branches["main"]
     with pytest.raises(StudyError, match="org/texts has no revision 'v2'"):
-        dataset_commit("org/texts", "v2")
+        HubIndex().dataset_commit("org/texts", "v2")
     with pytest.raises(StudyError, match="knows no dataset org/none"):
-        dataset_commit("org/none", "main")
+        HubIndex().dataset_commit("org/none", "main")
 
 
 def test_a_few_names_stand_for_many() -> None:

@@ -13,7 +13,7 @@ from orchestrator.store import Store
 from tests.conftest import Texts
 from tests.orchestrator.local_study import environment, inline, write_study
 
-TABLES = ("sequences", "checkpoints", "geometry", "influences", "head", "evals")
+TABLES = ("audit", "sequences", "checkpoints", "geometry", "influences", "head", "evals")
 
 # A process forks a child for every run, so that torch is imported once. The child kills itself
 # right before the n-th file or folder gets its final name: that is between write and rename, and
@@ -81,15 +81,15 @@ def test_a_kill_at_any_rename_loses_nothing_and_doubles_nothing(
     assert done.returncode == 0, done.stderr[-2000:]
     runs: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
     *killed, undisturbed = runs
-    # The cache of hashes, the marker, an artifact, 13 cells, 3 side tables, and the report.
-    assert len(killed) >= 19
+    # The cache of hashes, the marker, an artifact, 14 cells, 3 side tables, and the report.
+    assert len(killed) >= 20
     assert all(r["killed"] for r in killed)
     assert not undisturbed["killed"]
-    assert undisturbed["all"] == 16
+    assert undisturbed["all"] == 17
     expected = {table: load(table, undisturbed["results"]) for table in TABLES}
     ids = Store(undisturbed["results"]).ledger().done
     for found in killed:
-        assert (found["second"], found["all"]) == (0, 16), found
+        assert (found["second"], found["all"]) == (0, 17), found
         # What was finished stays as it is; a side table without its primary is written again.
         spared = [path for path in found["rewritten"] if not path.startswith("influences/")]
         assert spared == []
@@ -99,4 +99,4 @@ def test_a_kill_at_any_rename_loses_nothing_and_doubles_nothing(
             assert load(table, found["results"]).equals(rows), f"{table} after {found}"
     # One more file survives each kill, up to the last: work is lost only in flight.
     assert sorted(r["kept"] for r in killed) == [r["kept"] for r in killed]
-    assert {r["kept"] for r in killed} == set(range(17))
+    assert {r["kept"] for r in killed} == set(range(18))

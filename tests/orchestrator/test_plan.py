@@ -45,8 +45,8 @@ def test_every_cell_comes_once_and_after_its_needs(name: str) -> None:
 def test_a_local_series_is_measured_in_every_way(local: Plan) -> None:
     assert _in_order(local)
     kinds = [cell.work.kind for cell in local.cells]
-    assert kinds == ["sequences", *3 * ["checkpoint", "head", "geometry", "loss"]]
-    assert len({cell.group for cell in local.cells}) == 4
+    assert kinds == ["audit", "sequences", *3 * ["checkpoint", "head", "geometry", "loss"]]
+    assert len({cell.group for cell in local.cells}) == 5
     assert [c.checkpoint.step for c in local.cells if c.checkpoint][::4] == [0, 10, 100]
 
 
@@ -242,6 +242,27 @@ def test_changed_weights_change_ids(copy_series: Path, tmp_path: Path, texts: Te
         return {c.checkpoint.step for c in cells if c.id not in known and c.checkpoint}
 
     assert changed(after, before) == changed(before, after) == {10}
+
+
+def test_a_refused_checkpoint_is_recorded_and_not_measured(
+    copy_series: Path, tmp_path: Path, texts: Texts
+) -> None:
+    weights = (copy_series / "step0" / "model.safetensors").read_bytes()
+    (copy_series / "step10" / "model.safetensors").write_bytes(weights)
+    path = write_study(tmp_path, copy_series, texts.txt)
+    plan = make_plan(load_study(str(path)))
+    assert _in_order(plan)
+    kinds = [cell.work.kind for cell in plan.cells]
+    assert kinds[:4] == ["audit", "checkpoint", "checkpoint", "sequences"]
+    assert {c.checkpoint.step for c in plan.cells if c.checkpoint} == {100}
+    # Nothing can fetch or load what has no checkpoint.
+    assert all(not cell.needs and cell.checkpoint is None for cell in plan.cells[:3])
+    assert plan.cells[1].label == "refused checkpoint series/series@step0"
+    ((suite, work),) = plan.audits
+    assert (suite, work.checkpoints, work.refused, len(work.findings)) == ("series", 3, 2, 2)
+    study = load_study(str(path), ["suites.series.measure_duplicates=true"])
+    measured = make_plan(study)
+    assert [c.checkpoint.step for c in measured.cells if c.checkpoint][::4] == [0, 10, 100]
 
 
 def test_a_plan_needs_neither_torch_nor_ray(tmp_path: Path) -> None:

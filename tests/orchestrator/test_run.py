@@ -25,7 +25,7 @@ from tests.orchestrator.local_study import (
     write_study,
 )
 
-CELLS = 13
+CELLS = 14
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +145,10 @@ def test_what_failed_by_chance_succeeds_after_a_retry(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker, "load_checkpoint", full)
         first = run_here(capsys, *inline("full", study, results))
-    assert (first.code, first.last["failed"], first.last["done"]) == (1, CELLS - 1, 1)
+    assert (first.code, first.last["failed"], first.last["done"]) == (1, CELLS - 2, 2)
     assert set(load("failures", results).column("attempts").to_pylist()) == {2}
     cleared = run_here(capsys, "retry", "--cause", "memory", "--results", str(results))
-    assert cleared.last["cleared"] == CELLS - 1
+    assert cleared.last["cleared"] == CELLS - 2
     again = run_here(capsys, *inline("full", study, results))
     assert (again.code, again.last["failed"], again.last["done"]) == (0, 0, CELLS)
     assert load("failures", results).num_rows == 0

@@ -11,6 +11,8 @@ from jobs.cells import Checkpoint
 from jobs.errors import StudyError
 from jobs.identity import FileHashes
 from jobs.spec import LocalSuite
+from orchestrator.audits import audit_suite
+from orchestrator.hub_index import HubIndex
 from orchestrator.suites import local_checkpoints, step_of
 
 
@@ -24,9 +26,18 @@ def _fake(folder: Path, content: str = "", tokenizer: bool = True) -> Path:
     return folder
 
 
-def _checkpoints(tmp_path: Path, **fields: Any) -> list[Checkpoint]:
+def _checkpoints(tmp_path: Path, **fields: Any) -> tuple[Checkpoint, ...]:
     suite = LocalSuite.model_validate({"kind": "local", "name": "s", **fields})
-    return local_checkpoints(suite, FileHashes(tmp_path / "cache"))
+    return local_checkpoints(suite, FileHashes(tmp_path / "cache"))[0]
+
+
+def _findings(tmp_path: Path, **fields: Any) -> list[tuple[int | None, str, str]]:
+    """Returns step, verdict and sentence of all that an audit refuses; the rest must go on."""
+    suite = LocalSuite.model_validate({"kind": "local", "name": "s", **fields})
+    found = audit_suite(suite, FileHashes(tmp_path / "cache"), HubIndex(tmp_path / "index"))
+    every = _checkpoints(tmp_path, **fields)
+    assert len(found.checkpoints) == len(every) - len(found.refused)
+    return [(f.step, f.verdict, f.sentence) for _, f in found.refused]
 
 
 @pytest.mark.parametrize(
@@ -115,8 +126,9 @@ def test_an_index_names_the_shards_that_count(tmp_path: Path) -> None:
     (folder / "model.safetensors").rename(folder / "part1.safetensors")
     index = {"weight_map": {"a": "part1.safetensors", "b": "part2.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(StudyError, match=r"lacks part2\.safetensors, which its index names"):
-        _checkpoints(tmp_path, path=str(folder))
+    assert _findings(tmp_path, path=str(folder)) == [
+        (1, "incomplete", "it lacks part2.safetensors, which its index names")
+    ]
     (folder / "part2.safetensors").write_text("two")
     (folder / "stray.safetensors").write_text("not named")
     (found,) = _checkpoints(tmp_path, path=str(folder))
@@ -138,8 +150,9 @@ def test_a_malformed_index_is_named(tmp_path: Path, index: str) -> None:
     folder = _fake(tmp_path / "step1")
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(index, encoding="latin-1")
-    with pytest.raises(StudyError, match="is malformed"):
-        _checkpoints(tmp_path, path=str(folder))
+    ((step, verdict, sentence),) = _findings(tmp_path, path=str(folder))
+    assert (step, verdict) == (1, "incomplete")
+    assert "model.safetensors.index.json is malformed" in sentence
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
@@ -152,8 +165,8 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"empty holds no transformers checkpoint"):
         _checkpoints(tmp_path, paths=[str(_fake(tmp_path / "step1")), str(tmp_path / "empty")])
     (tmp_path / "step1" / "model.safetensors").rename(tmp_path / "step1" / "pytorch_model.bin")
-    with pytest.raises(StudyError, match="no weights in safetensors"):
-        _checkpoints(tmp_path, path=str(tmp_path / "step1"))
+    ((_, verdict, _),) = _findings(tmp_path, path=str(tmp_path / "step1"))
+    assert verdict == "no_safetensors"
 
 
 @pytest.mark.parametrize("left", [[], ["tokenizer_config.json", "special_tokens_map.json"]])
@@ -181,10 +194,21 @@ def test_steps_that_cannot_be_told_are_refused(tmp_path: Path) -> None:
 
 
 def test_two_steps_with_the_same_weights_are_refused(tmp_path: Path) -> None:
-    for step in (0, 1):
-        _fake(tmp_path / "models" / f"step{step}", "equal")
-    with pytest.raises(StudyError, match="steps 0 and 1 hold the same weights"):
-        _checkpoints(tmp_path, path=str(tmp_path / "models"))
+    for step, content in ((0, "equal"), (1, "equal"), (2, "own")):
+        _fake(tmp_path / "models" / f"step{step}", content)
+    path = str(tmp_path / "models")
+    found = _findings(tmp_path, path=path)
+    assert [(step, verdict) for step, verdict, _ in found] == [(0, "duplicate"), (1, "duplicate")]
+    assert _findings(tmp_path, path=path, measure_duplicates=True) == []
+
+
+def test_a_damaged_checkpoint_costs_only_itself(tmp_path: Path) -> None:
+    for step in range(4):
+        _fake(tmp_path / "models" / f"step{step}")
+    (tmp_path / "models" / "step1" / "config.json").unlink()
+    (tmp_path / "models" / "step2" / "model.safetensors").unlink()
+    found = _findings(tmp_path, path=str(tmp_path / "models"))
+    assert [(step, verdict) for step, verdict, _ in found] == [(1, "incomplete"), (2, "incomplete")]
 
 
 @pytest.mark.parametrize("fields", [{}, {"path": "a", "paths": ["b"]}])

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from jobs.errors import DataError
 from jobs.records import SIDE_TABLES, rows_table
-from jobs.work import HeadWork, LossWork
+from jobs.work import Folder, HeadWork, HubFile, HubFolder, LossWork, Produced
 from tests import references
 from tests.workers.measured import (
     COUNT,
@@ -26,6 +26,7 @@ from tests.workers.measured import (
 from workers.features import ForwardPass
 from workers.hub import LoadedCheckpoint, load_checkpoint
 from workers.measure import checkpoint_rows, geometry_rows, head_rows, loss_rows
+from workers.weight_files import fingerprint
 
 
 def test_head_rows_are_those_of_the_oracles(
@@ -98,7 +99,7 @@ def test_padding_rows_change_nothing(copy_series: Path, tiny_series: Path) -> No
     for path in (folder, tiny_series / "step100"):
         loaded = load_checkpoint(path, path, "float32", "cpu")
         (head,) = head_rows(HEAD, loaded, SEQUENCES)
-        (loaded_row,) = checkpoint_rows(loaded)
+        (loaded_row,) = checkpoint_rows(loaded, Folder(str(path), ()))
         geometry, _ = geometry_rows(GEOMETRY, loaded, SEQUENCES, measure_pass(loaded, SEQUENCES))
         rows.append((head, geometry[0]["rankme_logits"], loaded_row["head_rows"]))
     (without, logits, fewer), (padded, same_logits, more) = rows
@@ -193,9 +194,11 @@ def test_losses_that_say_nothing_are_refused(passed: ForwardPass) -> None:
 
 
 def test_checkpoint_rows(tiny_series: Path, checkpoint: LoadedCheckpoint) -> None:
-    (row,) = checkpoint_rows(checkpoint)
-    assert set(row) == own("checkpoints")
     folder = tiny_series / "step100"
+    files = (HubFile("model.safetensors", 9, "a" * 40, "b" * 64),)
+    source = HubFolder("org/model", "c" * 40, files)
+    (row,) = checkpoint_rows(checkpoint, source)
+    assert set(row) == own("checkpoints")
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokens = len(AutoTokenizer.from_pretrained(folder))
     assert row == {
@@ -209,5 +212,17 @@ def test_checkpoint_rows(tiny_series: Path, checkpoint: LoadedCheckpoint) -> Non
         "tied": False,
         "weight_bytes": (folder / "model.safetensors").stat().st_size,
         "stored_dtype": "float32",
+        "repository": "org/model",
+        "commit": "c" * 40,
+        "fingerprint": fingerprint(source),
+        "refused": False,
+        "finding": None,
+        "weight_profile": checkpoint.weight_profile,
     }
+    local = Folder("/one", (("config.json", "d" * 64), ("model.safetensors", "b" * 64)))
+    (other,) = checkpoint_rows(checkpoint, local)
+    # The same weights have the same fingerprint wherever they lie; what lies beside is no part.
+    assert (other["repository"], other["fingerprint"]) == (None, row["fingerprint"])
+    (made,) = checkpoint_rows(checkpoint, Produced("e" * 64, "step1"))
+    assert made["fingerprint"] is None
     assert "influences" in SIDE_TABLES
