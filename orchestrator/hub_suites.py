@@ -174,7 +174,7 @@ def _checkpoint(
         step=None if step is None else series.first_step + step,
         tokens=None if step is None or batch is None else series.first_token + step * batch,
         stage=series.stage,
-        source=HubFolder(series.repository, revision.commit, _weights(files, suite.allow_bin)),
+        source=HubFolder(series.repository, revision.commit, _weights(files)),
         tokenizer=tokenizers.of(series.repository, revision.commit, files),
     )
 
@@ -183,14 +183,17 @@ def _model(suite: HubSuite, series: HubSeries) -> str:
     return series.model or suite.model or suite.name
 
 
-def _weights(files: Iterable[HubFile], allow_bin: bool) -> tuple[HubFile, ...]:
-    """Returns the files that transformers loads: config, and the single file or the shards."""
+def _weights(files: Iterable[HubFile]) -> tuple[HubFile, ...]:
+    """Returns the files that transformers loads: config, and the single file or the shards.
+
+    PyTorch's files are listed where there are no others, so that the audit can name them.
+    """
     by_path = {file.path: file for file in files}
-    ways = [(_SAFETENSORS, "model.safetensors")]
-    if allow_bin:
-        ways.append((_BIN, "pytorch_model.bin"))
     wanted: list[str] = []
-    for pattern, single in ways:
+    for pattern, single in (
+        (_SAFETENSORS, "model.safetensors"),
+        (_BIN, "pytorch_model.bin"),
+    ):
         shards = [path for path in by_path if pattern.fullmatch(path)]
         if shards:
             wanted = [single] if single in by_path else [*shards, f"{single}.index.json"]

@@ -147,7 +147,7 @@ def test_only_what_is_loaded_is_listed(local_hub: LocalHub, tmp_path: Path) -> N
     assert _paths(sharded.source) == ["config.json", *shards, *index]
 
 
-def test_pytorch_files_are_taken_only_where_they_may_be(
+def test_pytorch_files_are_listed_where_there_are_no_others(
     local_hub: LocalHub, tmp_path: Path
 ) -> None:
     model = local_hub.model("org/model")
@@ -155,10 +155,8 @@ def test_pytorch_files_are_taken_only_where_they_may_be(
     index = {"pytorch_model.bin.index.json": b"{}"}
     model.commit("main", {"config.json": b"{}"} | shards | index | TOKENIZER)
     model.commit("step1", CLUTTER | _files())
-    ((refused,), _) = _found(tmp_path)
-    assert _paths(refused.source) == ["config.json"]
-    ((allowed,), _) = _found(tmp_path, allow_bin=True)
-    assert _paths(allowed.source) == ["config.json", *shards, *index]
+    ((alone,), _) = _found(tmp_path)
+    assert _paths(alone.source) == ["config.json", *shards, *index]
     ((safe,), _) = _found(tmp_path, allow_bin=True, revisions=["step1"])
     assert _paths(safe.source) == ["config.json", "model.safetensors"]
 
