@@ -13,6 +13,7 @@ from jobs.errors import UsageError
 from jobs.place import Place
 from jobs.work import StageName
 from orchestrator.audit_command import lines
+from orchestrator.downloads import check_budget
 from orchestrator.estimate import estimate_plan
 from orchestrator.estimate_lines import brief
 from orchestrator.hardware import STARTUP_SECONDS, Machines, run_machines, threads_per_worker
@@ -47,6 +48,8 @@ def run(
         markup=False,
     )
     took: dict[str, Any] = {}
+    if options.disk_budget is not None:
+        check_budget(left, options.disk_budget)
     if left:
         with store.lease(lambda: _say_waiting(console, "")):
             took = _work(plan, store, options, console)

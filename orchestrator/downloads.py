@@ -1,8 +1,11 @@
 """What cells fetch from the hub: each content counts once, under whatever name it is read."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 
 from jobs.cells import Cell
+from jobs.errors import UsageError
+from jobs.sizes import readable_size
 from jobs.work import HubFile, HubFolder, SequencesWork
 
 
@@ -59,3 +62,23 @@ class Downloads:
             return 0
         self._files.add(content)
         return file.size
+
+
+def check_budget(cells: Iterable[Cell], budget: int) -> None:
+    """Refuses a disk budget that some checkpoint doesn't fit in.
+
+    Raises:
+        UsageError: There is one; the message names the largest.
+    """
+    checkpoints = (cell.checkpoint for cell in cells if cell.checkpoint is not None)
+    sizes = [
+        (sum(s.size for s in (found.source, found.tokenizer) if isinstance(s, HubFolder)), found)
+        for found in checkpoints
+    ]
+    size, largest = max(sizes, key=lambda pair: pair[0], default=(0, None))
+    if largest is not None and size > budget:
+        raise UsageError(
+            f"--disk-budget {readable_size(budget)} has no room for {largest.label} "
+            f"({readable_size(size)})",
+            f"give at least {readable_size(3 * size)}: the next two are fetched ahead",
+        )
