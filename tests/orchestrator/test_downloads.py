@@ -6,9 +6,7 @@ from jobs.errors import UsageError
 from orchestrator.downloads import check_budget
 from tests.orchestrator.hub_cells import checkpoint, drawing, measured
 
-CELLS = [
-    cell for step in (1, 2, 3) for cell in measured(checkpoint(step, step * 10**9), drawing())
-]
+CELLS = [cell for step in (1, 2, 3) for cell in measured(checkpoint(step, step * 10**9), drawing())]
 
 
 def test_a_budget_for_the_largest_checkpoint_will_do() -> None:
