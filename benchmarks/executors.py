@@ -22,8 +22,9 @@ from dashboards.query import provenance
 from jobs.cells import Cell
 from jobs.events import Alive, Event, Finished, Started
 from jobs.records import rows_table
+from jobs.sources import Produced, TextFiles
 from jobs.spec import LocalText, Study
-from jobs.work import Produced, SequencesWork, TextFiles
+from jobs.work import SequencesWork
 from orchestrator.drive import Executor, How, drive
 from orchestrator.inline import InlineExecutor
 from orchestrator.plan import Plan

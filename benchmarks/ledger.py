@@ -12,7 +12,8 @@ from benchmarks.limits import Figure, alone
 from jobs.cells import Cell, Checkpoint
 from jobs.events import Finished
 from jobs.records import KEYS, TABLES, rows_table
-from jobs.work import CheckpointWork, GeometryWork, HeadWork, LossWork, Produced, Work
+from jobs.sources import Produced
+from jobs.work import CheckpointWork, GeometryWork, HeadWork, LossWork, Work
 from orchestrator.store import Store
 
 _CELLS = 100_000

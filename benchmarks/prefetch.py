@@ -23,8 +23,9 @@ from dashboards.query import provenance
 from jobs.cells import Cell, Checkpoint
 from jobs.events import Alive, Event, Finished, Started
 from jobs.records import rows_table
+from jobs.sources import HubFile, HubFolder
 from jobs.spec import Study
-from jobs.work import HeadWork, HubFile, HubFolder
+from jobs.work import HeadWork
 from orchestrator.drive import Executor, How, drive
 from orchestrator.messages import to_fetch
 from orchestrator.plan import Plan

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from jobs.cells import Cell
 from jobs.errors import UsageError
 from jobs.sizes import readable_size
-from jobs.work import HubFile, HubFolder, SequencesWork
+from jobs.sources import HubFile, HubFolder
+from jobs.work import SequencesWork
 
 
 class Downloads:

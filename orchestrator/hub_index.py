@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from jobs.errors import StudyError, nearest
 from jobs.identity import cache_folder
-from jobs.work import HubFile
+from jobs.sources import HubFile
 from orchestrator.hub_questions import HubUnreachableError, ask, check_token
 
 AT_ONCE = 8

@@ -11,8 +11,8 @@ from typing import get_args
 
 from jobs.cells import Checkpoint
 from jobs.errors import StudyError
+from jobs.sources import TOKENIZER_FILES, HubFile, HubFolder
 from jobs.spec import HubSeries, HubSuite, Stage
-from jobs.work import TOKENIZER_FILES, HubFile, HubFolder
 from orchestrator.hub_index import HubIndex, some_of
 from orchestrator.suites import VOCABULARIES, step_of
 

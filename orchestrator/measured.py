@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from jobs import layout
 from jobs.cells import Cell
 from jobs.place import Place
-from jobs.work import GeometryWork, LossWork, Produced
+from jobs.sources import Produced
+from jobs.work import GeometryWork, LossWork
 from orchestrator.costs import Costs, Part
 from orchestrator.hardware import Processor, cpu, device_key
 

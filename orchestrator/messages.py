@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jobs.cells import Cell
 from jobs.errors import Cause
 from jobs.events import Failed
-from jobs.work import HubFolder
+from jobs.sources import HubFolder
 
 
 @dataclass(frozen=True)

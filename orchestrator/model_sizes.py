@@ -14,8 +14,9 @@ from typing import Any
 
 from jobs.cells import Cell, Checkpoint
 from jobs.sizes import readable_size
+from jobs.sources import Folder, HubFolder, Produced
 from jobs.spec import DType
-from jobs.work import CorpusWork, Folder, HubFolder, PretrainWork, Produced
+from jobs.work import CorpusWork, PretrainWork
 from orchestrator.hardware import Processor
 
 _WEIGHTS = (".safetensors", ".bin")

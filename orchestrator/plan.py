@@ -8,18 +8,10 @@ from jobs.cells import Cell, Checkpoint
 from jobs.errors import StudyError
 from jobs.findings import AuditWork
 from jobs.identity import FileHashes
+from jobs.sources import Produced, TextFiles
 from jobs.spec import Dataset, HubText, PicoSuite, PicoText, Study
 from jobs.streams import HubStream
-from jobs.work import (
-    CheckpointWork,
-    GeometryWork,
-    HeadWork,
-    LossWork,
-    Produced,
-    SequencesWork,
-    StageName,
-    TextFiles,
-)
+from jobs.work import CheckpointWork, GeometryWork, HeadWork, LossWork, SequencesWork, StageName
 from orchestrator.audits import audit_cells, audit_suite
 from orchestrator.hub_index import HubIndex
 from orchestrator.suites import pico_cells

@@ -8,7 +8,7 @@ import threading
 from collections import deque
 
 from jobs.cells import Cell
-from jobs.work import HubFolder
+from jobs.sources import HubFolder
 from orchestrator.messages import to_fetch
 from orchestrator.ready import AHEAD
 from workers.artifacts import Files

@@ -16,7 +16,7 @@ import ray
 from ray._private import worker as ray_worker
 
 from jobs.events import Alive, Event, Failed, Finished, Started
-from jobs.work import HubFolder
+from jobs.sources import HubFolder
 from orchestrator.inline import Body
 from orchestrator.prefetch import Prefetcher
 from orchestrator.versions import versions

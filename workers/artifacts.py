@@ -9,8 +9,8 @@ from typing import Protocol
 
 from jobs.errors import DataError
 from jobs.identity import cache_folder
+from jobs.sources import Folder, HubFolder, Produced, Source, TextFiles
 from jobs.streams import HubStream
-from jobs.work import Folder, HubFolder, Produced, Source, TextFiles
 from workers.manifest import MANIFEST, describe
 from workers.supply import HubCache, Progress
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from jobs.cells import Checkpoint
 from jobs.findings import AuditWork, Finding, Refusal, Verdict
 from jobs.identity import digest
+from jobs.sources import HubFolder, Produced, Source
 from jobs.spec import Stage
-from jobs.work import HubFolder, Produced, Source
 from workers.strides import holes
 from workers.twins import Weights, duplicates, is_main, swapped_shards
 from workers.weight_files import fingerprint, lacking_file, loaded_files, weights_of

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from jobs.errors import DataError
-from jobs.work import HubFile
+from jobs.sources import HubFile
 from workers.cache import naming
 from workers.disk import INCOMPLETE
 

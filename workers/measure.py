@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from jobs.errors import DataError
-from jobs.work import GeometryWork, HeadWork, HubFolder, LossWork, Source
+from jobs.sources import HubFolder, Source
+from jobs.work import GeometryWork, HeadWork, LossWork
 from workers.features import ForwardPass
 from workers.hub import LoadedCheckpoint
 from workers.kernels import head as head_kernels

@@ -18,7 +18,7 @@ from jobs.identity import cache_folder, digest
 from jobs.place import Place
 from jobs.records import MARKER
 from jobs.sizes import parse_size
-from jobs.work import Folder, TextFiles
+from jobs.sources import Folder, TextFiles
 from workers.artifacts import Files, Hub, NamedFiles, SharedFiles, StudyFiles, move, sweep
 from workers.cache import NodeCache
 from workers.manifest import MANIFEST, Entry, describe, entries

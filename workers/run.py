@@ -22,6 +22,7 @@ from jobs.errors import CellError, StoreError
 from jobs.events import Event, Failed, Finished, Progress, Started
 from jobs.findings import AuditWork
 from jobs.records import rows_table
+from jobs.sources import Source
 from jobs.work import (
     CheckpointWork,
     CorpusWork,
@@ -30,7 +31,6 @@ from jobs.work import (
     LossWork,
     PretrainWork,
     SequencesWork,
-    Source,
 )
 from workers import artifacts, corpus
 from workers.artifacts import Files

@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from jobs.errors import DataError
+from jobs.sources import TOKENIZER_FILES, TextFiles
 from jobs.spec import Sequences
 from jobs.streams import HubStream
-from jobs.work import TOKENIZER_FILES, TextFiles
 from workers.hub import load_tokenizer
 from workers.hub_text import streamed_documents
 

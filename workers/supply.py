@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 
 from jobs.errors import CellError, DataError
 from jobs.identity import digest
-from jobs.work import HubFile, HubFolder
+from jobs.sources import HubFile, HubFolder
 from workers.disk import LEDGER, Disk
 from workers.download import Wanted, Watch, download, hash_of
 from workers.network import Network, at_once

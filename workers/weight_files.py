@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 
 from jobs.identity import digest
-from jobs.work import HubFolder, Produced, Source
+from jobs.sources import HubFolder, Produced, Source
 
 _SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)(\.\w+)")
 

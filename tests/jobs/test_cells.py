@@ -10,18 +10,16 @@ from hypothesis import strategies as st
 from jobs.cells import PRIMARY_TABLES, Cell, Checkpoint
 from jobs.findings import AuditWork
 from jobs.records import SIDE_TABLES, TABLES
+from jobs.sources import Folder, Produced, TextFiles
 from jobs.spec import LocalText, PicoCorpus, PicoModel, PicoText
 from jobs.work import (
     CheckpointWork,
     CorpusWork,
-    Folder,
     GeometryWork,
     HeadWork,
     LossWork,
     PretrainWork,
-    Produced,
     SequencesWork,
-    TextFiles,
     Work,
 )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from jobs.cells import Cell
 from jobs.errors import Cause
-from jobs.work import HubFolder
+from jobs.sources import HubFolder
 from orchestrator.ready import AHEAD
 from orchestrator.schedule import RETRIES
 

@@ -3,17 +3,9 @@
 from collections.abc import Iterator
 
 from jobs.cells import Cell, Checkpoint
+from jobs.sources import HubFile, HubFolder, Produced, Source, TextFiles
 from jobs.spec import LocalText
-from jobs.work import (
-    HeadWork,
-    HubFile,
-    HubFolder,
-    LossWork,
-    Produced,
-    SequencesWork,
-    Source,
-    TextFiles,
-)
+from jobs.work import HeadWork, LossWork, SequencesWork
 
 _TEXT = TextFiles((("/text.txt", "0" * 64),), "text", "\n\n")
 _DRAW = LocalText(paths=("/text.txt",))

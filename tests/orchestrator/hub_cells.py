@@ -1,17 +1,9 @@
 """Cells of checkpoints on the hub, known by their files alone."""
 
 from jobs.cells import Cell, Checkpoint
+from jobs.sources import HubFile, HubFolder, TextFiles
 from jobs.spec import DType, LocalText
-from jobs.work import (
-    CheckpointWork,
-    GeometryWork,
-    HeadWork,
-    HubFile,
-    HubFolder,
-    LossWork,
-    SequencesWork,
-    TextFiles,
-)
+from jobs.work import CheckpointWork, GeometryWork, HeadWork, LossWork, SequencesWork
 
 TOKENIZER = HubFolder("org/model", "0" * 40, (HubFile("tokenizer.json", 2_000, "tokenizer"),))
 """The tokenizer of every checkpoint."""

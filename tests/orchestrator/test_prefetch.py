@@ -15,8 +15,8 @@ from ray.cluster_utils import Cluster
 from rich.console import Console
 
 from jobs.events import Alive, Event, Finished, Started
+from jobs.sources import HubFolder
 from jobs.spec import PicoSuite, Study
-from jobs.work import HubFolder
 from orchestrator.actors import RayExecutor
 from orchestrator.cluster import Shape, connect
 from orchestrator.drive import How, drive

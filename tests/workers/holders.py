@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from jobs.work import HubFolder
+from jobs.sources import HubFolder
 from workers import disk, network
 from workers.disk import INCOMPLETE, LEDGER, Disk
 from workers.supply import HubCache

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jobs.work import HubFile, HubFolder
+from jobs.sources import HubFile, HubFolder
 from tests.hub.repositories import files_in
 from tests.hub.server import LocalHub
 from tests.workers.holders import bytes_in_cache

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import DataError
-from jobs.work import Folder, Produced
+from jobs.sources import Folder, Produced
 from workers.artifacts import SharedFiles, fresh_artifact, locate, resumable_artifact
 from workers.manifest import MANIFEST, Entry, describe, entries
 

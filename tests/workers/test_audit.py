@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from jobs.cells import Cell, Checkpoint
 from jobs.findings import Finding
 from jobs.records import rows_table
-from jobs.work import CheckpointWork, Folder
+from jobs.sources import Folder
+from jobs.work import CheckpointWork
 from tests.workers.published import Files, checkpoint_of, series_of, sha, sharded, verdicts, whole
 from workers.audit import audit, known_rows, refusal
 from workers.weight_files import fingerprint

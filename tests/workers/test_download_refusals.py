@@ -13,7 +13,7 @@ import huggingface_hub.constants
 import pytest
 
 from jobs.errors import DataError
-from jobs.work import HubFile, HubFolder
+from jobs.sources import HubFile, HubFolder
 from tests.hub.server import LocalHub
 from tests.workers.supplied import FILES, NAME, TOKEN, fetch, source
 from workers.download import HubError

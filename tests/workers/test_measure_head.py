@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from jobs.errors import DataError
 from jobs.records import SIDE_TABLES, rows_table
-from jobs.work import Folder, HeadWork, HubFile, HubFolder, LossWork, Produced
+from jobs.sources import Folder, HubFile, HubFolder, Produced
+from jobs.work import HeadWork, LossWork
 from tests import references
 from tests.workers.measured import (
     COUNT,

@@ -17,7 +17,7 @@ from pyarrow import fs
 from jobs.errors import DataError
 from jobs.place import Place
 from jobs.records import MARKER
-from jobs.work import Folder, Produced, TextFiles
+from jobs.sources import Folder, Produced, TextFiles
 from workers.artifacts import SharedFiles, fresh_artifact, locate, resumable_artifact, whole
 from workers.manifest import MANIFEST
 from workers.remote import CachedFiles, FetchedFiles, PlaceRemote, open_files

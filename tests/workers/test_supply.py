@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import hf_hub_download, scan_cache_dir
 
 from jobs.errors import DataError
-from jobs.work import HubFolder
+from jobs.sources import HubFolder
 from tests.hub.repositories import files_in
 from tests.hub.server import LocalHub
 from tests.workers.supplied import (

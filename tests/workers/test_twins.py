@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.work import HubFolder
+from jobs.sources import HubFolder
 from tests.workers.published import checkpoint_of, series_of, sharded, verdicts, whole
 from workers.audit import audit
 
