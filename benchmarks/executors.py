@@ -23,7 +23,8 @@ from jobs.cells import Cell
 from jobs.events import Alive, Event, Finished, Started
 from jobs.records import rows_table
 from jobs.sources import Produced, TextFiles
-from jobs.spec import LocalText, Study
+from jobs.spec import Study
+from jobs.text_spec import LocalText
 from jobs.work import SequencesWork
 from orchestrator.drive import Executor, How, drive
 from orchestrator.inline import InlineExecutor

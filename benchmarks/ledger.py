@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.limits import Figure, alone
 from jobs.cells import Cell, Checkpoint
+from jobs.columns import KEYS
 from jobs.events import Finished
-from jobs.records import KEYS, TABLES, rows_table
+from jobs.records import TABLES, rows_table
 from jobs.sources import Produced
 from jobs.work import CheckpointWork, GeometryWork, HeadWork, LossWork, Work
 from orchestrator.store import Store

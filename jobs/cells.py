@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from jobs.frozen import Stage
 from jobs.identity import digest
 from jobs.sources import Source
-from jobs.spec import Stage
 from jobs.work import CheckpointWork, SequencesWork, Work
 
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import ClassVar, Literal
 
-from jobs.spec import Stage
+from jobs.frozen import Stage
 
 Verdict = Literal["duplicate", "swapped_shard", "no_safetensors", "incomplete", "gap"]
 

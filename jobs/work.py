@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from jobs.findings import AuditWork, Refusal
+from jobs.frozen import DType
+from jobs.pico_spec import PicoCorpus, PicoModel
 from jobs.sources import Produced, Source, TextFiles
-from jobs.spec import DType, PicoCorpus, PicoModel, Sequences
 from jobs.streams import HubStream
+from jobs.text_spec import Sequences
 
 StageName = Literal["fetch", "geometry", "head", "evals"]
 

@@ -7,8 +7,9 @@ suite that changes is recorded anew.
 import re
 
 from jobs.cells import Cell
+from jobs.hub_spec import HubSuite
 from jobs.identity import FileHashes
-from jobs.spec import HubSuite, LocalSuite
+from jobs.spec import LocalSuite
 from jobs.work import CheckpointWork
 from orchestrator.hub_index import HubIndex
 from orchestrator.hub_suites import hub_checkpoints

@@ -12,7 +12,8 @@ from typing import Literal
 
 from jobs.cells import Cell
 from jobs.findings import AuditWork
-from jobs.spec import DType, Sequences
+from jobs.frozen import DType
+from jobs.text_spec import Sequences
 from jobs.work import (
     CheckpointWork,
     CorpusWork,

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jobs.cells import Cell
+from jobs.frozen import DType
 from jobs.place import Place
-from jobs.spec import DType
 from jobs.work import (
     CorpusWork,
     GeometryWork,

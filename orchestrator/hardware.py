@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from jobs.errors import UsageError
-from jobs.spec import DType
+from jobs.frozen import DType
 
 GPUS_PER_NODE = 8
 """GPUs that share a node, where nobody tells: as in the usual servers."""

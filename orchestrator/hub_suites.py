@@ -11,8 +11,9 @@ from typing import get_args
 
 from jobs.cells import Checkpoint
 from jobs.errors import StudyError
+from jobs.frozen import Stage
+from jobs.hub_spec import HubSeries, HubSuite
 from jobs.sources import TOKENIZER_FILES, HubFile, HubFolder
-from jobs.spec import HubSeries, HubSuite, Stage
 from orchestrator.hub_index import HubIndex, some_of
 from orchestrator.suites import VOCABULARIES, step_of
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.cells import Cell, Checkpoint
+from jobs.frozen import DType
 from jobs.sizes import readable_size
 from jobs.sources import Folder, HubFolder, Produced
-from jobs.spec import DType
 from jobs.work import CorpusWork, PretrainWork
 from orchestrator.hardware import Processor
 

@@ -8,9 +8,11 @@ from jobs.cells import Cell, Checkpoint
 from jobs.errors import StudyError
 from jobs.findings import AuditWork
 from jobs.identity import FileHashes
+from jobs.pico_spec import PicoSuite
 from jobs.sources import Produced, TextFiles
-from jobs.spec import Dataset, HubText, PicoSuite, PicoText, Study
+from jobs.spec import Study
 from jobs.streams import HubStream
+from jobs.text_spec import Dataset, HubText, PicoText
 from jobs.work import CheckpointWork, GeometryWork, HeadWork, LossWork, SequencesWork, StageName
 from orchestrator.audits import audit_cells, audit_suite
 from orchestrator.hub_index import HubIndex

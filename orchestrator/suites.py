@@ -8,8 +8,9 @@ from pathlib import Path
 from jobs.cells import Cell, Checkpoint
 from jobs.errors import StudyError
 from jobs.identity import FileHashes
+from jobs.pico_spec import PicoSuite
 from jobs.sources import TOKENIZER_FILES, Folder, Produced, Source
-from jobs.spec import LocalSuite, PicoSuite
+from jobs.spec import LocalSuite
 from jobs.work import CorpusWork, PretrainWork
 from workers.corpus import source_fingerprint
 

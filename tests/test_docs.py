@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import jobs
-from jobs.records import KEYS, TABLES
+from jobs.columns import KEYS
+from jobs.records import TABLES
 from jobs.study import load_study, shipped_studies
 from orchestrator import run
 from orchestrator.options import parser

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from jobs.cells import Checkpoint
 from jobs.findings import AuditWork, Finding, Refusal, Verdict
+from jobs.frozen import Stage
 from jobs.identity import digest
 from jobs.sources import HubFolder, Produced, Source
-from jobs.spec import Stage
 from workers.strides import holes
 from workers.twins import Weights, duplicates, is_main, swapped_shards
 from workers.weight_files import fingerprint, lacking_file, loaded_files, weights_of

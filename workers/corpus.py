@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jobs.errors import DataError
-from jobs.spec import PicoCorpus
+from jobs.pico_spec import PicoCorpus
 from workers import curriculum, facts
 from workers.english import documents, source_fingerprint, split
 

@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from jobs.errors import DataError, DivergedError
-from jobs.spec import PicoModel
+from jobs.pico_spec import PicoModel
 from workers.corpus import END_OF_TEXT
 
 _BETAS = (0.9, 0.95)

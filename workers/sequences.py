@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from jobs.errors import DataError
 from jobs.sources import TOKENIZER_FILES, TextFiles
-from jobs.spec import Sequences
 from jobs.streams import HubStream
+from jobs.text_spec import Sequences
 from workers.hub import load_tokenizer
 from workers.hub_text import streamed_documents
 

@@ -12,7 +12,7 @@ from itertools import combinations
 
 from jobs.cells import Checkpoint
 from jobs.findings import Finding, Verdict
-from jobs.spec import Stage
+from jobs.frozen import Stage
 
 _TINY_SHARE = 0.01
 _FEWEST_FROZEN = 3

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from jobs.cells import PRIMARY_TABLES, Cell, Checkpoint
 from jobs.findings import AuditWork
+from jobs.pico_spec import PicoCorpus, PicoModel
 from jobs.records import SIDE_TABLES, TABLES
 from jobs.sources import Folder, Produced, TextFiles
-from jobs.spec import LocalText, PicoCorpus, PicoModel, PicoText
+from jobs.text_spec import LocalText, PicoText
 from jobs.work import (
     CheckpointWork,
     CorpusWork,

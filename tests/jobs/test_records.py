@@ -5,7 +5,8 @@ import math
 import pyarrow as pa
 import pytest
 
-from jobs.records import KEYS, SCHEMA_VERSION, SIDE_TABLES, TABLES, rows_table
+from jobs.columns import KEYS
+from jobs.records import SCHEMA_VERSION, SIDE_TABLES, TABLES, rows_table
 
 KEY_NAMES = [column.name for column in KEYS]
 

@@ -11,7 +11,9 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from jobs.errors import StudyError
-from jobs.spec import HubSuite, PicoSuite, Study
+from jobs.hub_spec import HubSuite
+from jobs.pico_spec import PicoSuite
+from jobs.spec import Study
 from jobs.study import load_study, schema, shipped_studies
 
 LOCAL = """

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from jobs.cells import Cell, Checkpoint
 from jobs.sources import HubFile, HubFolder, Produced, Source, TextFiles
-from jobs.spec import LocalText
+from jobs.text_spec import LocalText
 from jobs.work import HeadWork, LossWork, SequencesWork
 
 _TEXT = TextFiles((("/text.txt", "0" * 64),), "text", "\n\n")

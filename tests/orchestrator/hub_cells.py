@@ -1,8 +1,9 @@
 """Cells of checkpoints on the hub, known by their files alone."""
 
 from jobs.cells import Cell, Checkpoint
+from jobs.frozen import DType
 from jobs.sources import HubFile, HubFolder, TextFiles
-from jobs.spec import DType, LocalText
+from jobs.text_spec import LocalText
 from jobs.work import CheckpointWork, GeometryWork, HeadWork, LossWork, SequencesWork
 
 TOKENIZER = HubFolder("org/model", "0" * 40, (HubFile("tokenizer.json", 2_000, "tokenizer"),))

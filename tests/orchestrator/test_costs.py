@@ -3,7 +3,8 @@
 import pytest
 
 from jobs.cells import Cell
-from jobs.spec import DType, PicoCorpus, PicoModel
+from jobs.frozen import DType
+from jobs.pico_spec import PicoCorpus, PicoModel
 from jobs.work import CorpusWork, PretrainWork
 from orchestrator.costs import Costs
 from orchestrator.hardware import GPUS, cpu

@@ -14,8 +14,9 @@ from rich.console import Console
 
 from jobs.cells import Cell
 from jobs.events import Alive, Event, Failed, Finished, Progress, Started
+from jobs.pico_spec import PicoSuite
 from jobs.records import rows_table
-from jobs.spec import PicoSuite, Study
+from jobs.spec import Study
 from orchestrator import drive as module
 from orchestrator.drive import How, drive
 from orchestrator.inline import Body, InlineExecutor

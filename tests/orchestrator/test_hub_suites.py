@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from jobs.cells import Checkpoint
 from jobs.errors import StudyError
+from jobs.hub_spec import HubSeries, HubSuite
 from jobs.sources import HubFolder
-from jobs.spec import HubSeries, HubSuite
 from orchestrator import hub_questions
 from orchestrator.hub_index import HubIndex
 from orchestrator.hub_suites import MissingStep, _matching, hub_checkpoints

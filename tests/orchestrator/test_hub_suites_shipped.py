@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs.hub_spec import HubSeries, HubSuite
 from jobs.published import published_suites
-from jobs.spec import HubSeries, HubSuite
 from jobs.study import load_study
 from orchestrator.hub_index import HubIndex
 from orchestrator.hub_suites import hub_checkpoints

@@ -6,8 +6,8 @@ import pytest
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from jobs.cells import Cell
+from jobs.pico_spec import PicoCorpus, PicoModel, PicoSuite
 from jobs.sources import Folder
-from jobs.spec import PicoCorpus, PicoModel, PicoSuite
 from jobs.work import CorpusWork, PretrainWork
 from orchestrator.hardware import GPUS, cpu
 from orchestrator.model_sizes import (

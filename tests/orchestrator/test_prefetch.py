@@ -15,8 +15,9 @@ from ray.cluster_utils import Cluster
 from rich.console import Console
 
 from jobs.events import Alive, Event, Finished, Started
+from jobs.pico_spec import PicoSuite
 from jobs.sources import HubFolder
-from jobs.spec import PicoSuite, Study
+from jobs.spec import Study
 from orchestrator.actors import RayExecutor
 from orchestrator.cluster import Shape, connect
 from orchestrator.drive import How, drive

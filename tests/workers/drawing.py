@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from jobs.sources import TextFiles
-from jobs.spec import Sequences
 from jobs.streams import HubStream
+from jobs.text_spec import Sequences
 from tests.workers.models import silent
 from workers.sequences import TokenSequences, draw_sequences, load_sequences
 

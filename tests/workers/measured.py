@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from jobs.records import KEYS, TABLES
+from jobs.columns import KEYS
+from jobs.records import TABLES
 from jobs.work import GeometryWork, HeadWork
 from tests.references import Array
 from tests.workers.models import random_sequences, silent, token_sequences

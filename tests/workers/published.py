@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.cells import Checkpoint
+from jobs.frozen import Stage
 from jobs.sources import HubFile, HubFolder
-from jobs.spec import Stage
 from workers.audit import Audit
 
 TOKENIZER = HubFolder("org/model", "0" * 40, ())

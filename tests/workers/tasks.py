@@ -6,15 +6,8 @@ from typing import Any
 
 from jobs.cells import Cell
 from jobs.events import Alive, Event, Finished
-from jobs.spec import (
-    Evals,
-    Geometry,
-    Head,
-    LocalSuite,
-    LocalText,
-    Loss,
-    Study,
-)
+from jobs.spec import Evals, Geometry, Head, LocalSuite, Loss, Study
+from jobs.text_spec import LocalText
 from jobs.work import SequencesWork
 from orchestrator.plan import make_plan
 from tests.conftest import Texts

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from jobs.columns import KEYS
 from jobs.errors import DataError
-from jobs.records import KEYS, TABLES
-from jobs.spec import PicoCorpus
+from jobs.pico_spec import PicoCorpus
+from jobs.records import TABLES
 from workers import corpus, english
 
 SMALL = PicoCorpus(

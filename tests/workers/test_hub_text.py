@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.errors import DataError
-from jobs.spec import Sequences
 from jobs.streams import HubStream
+from jobs.text_spec import Sequences
 from tests.conftest import Texts
 from tests.hub.client import no_waiting
 from tests.hub.server import LocalHub

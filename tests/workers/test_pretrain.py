@@ -12,9 +12,10 @@ import torch
 from safetensors.numpy import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from jobs.columns import KEYS
 from jobs.errors import DataError, DivergedError
-from jobs.records import KEYS, TABLES
-from jobs.spec import PicoModel, PicoSuite
+from jobs.pico_spec import PicoModel, PicoSuite
+from jobs.records import TABLES
 from workers.corpus import train_tokenizer, write_tokenizer
 from workers.pretrain import batch, learning_rate, pretrain
 
@@ -36,7 +37,7 @@ STEPS = (0, 1, 2, 4, 8, 16, 32, 40)
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from jobs.spec import PicoModel
+from jobs.pico_spec import PicoModel
 from workers import pretrain
 kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
 step, save = pretrain._optimizer_step, pretrain._save_state

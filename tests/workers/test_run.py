@@ -11,13 +11,12 @@ import torch
 from safetensors.torch import save_file
 
 from jobs.cells import Cell
+from jobs.columns import KEYS
 from jobs.errors import DataError
 from jobs.events import Alive, Event, Finished, Progress, Started
-from jobs.records import KEYS, TABLES
-from jobs.spec import (
-    Forward,
-    PicoModel,
-)
+from jobs.pico_spec import PicoModel
+from jobs.records import TABLES
+from jobs.spec import Forward
 from jobs.work import PretrainWork, SequencesWork
 from orchestrator.plan import make_plan
 from tests.conftest import Texts

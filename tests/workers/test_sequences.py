@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from jobs.columns import KEYS
 from jobs.errors import DataError
-from jobs.records import KEYS, TABLES
-from jobs.spec import Sequences
+from jobs.records import TABLES
+from jobs.text_spec import Sequences
 from tests.conftest import Texts
 from tests.workers.drawing import drawn_from, files, lists, shuffled
 from tests.workers.models import random_sequences, token_sequences

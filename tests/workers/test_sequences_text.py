@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from jobs.errors import DataError
-from jobs.spec import Sequences
+from jobs.text_spec import Sequences
 from tests.conftest import Texts
 from tests.workers.drawing import drawn_from, files, lists
 
