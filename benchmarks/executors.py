@@ -32,7 +32,7 @@ from orchestrator.plan import Plan
 from orchestrator.progress import ProgressView
 from orchestrator.store import Store
 from workers.artifacts import Files, SharedFiles
-from workers.run import Task
+from workers.telling import Task
 
 _CELLS, _SECONDS = 12, 1.0
 _WORKERS = 8

@@ -32,8 +32,8 @@ from orchestrator.plan import Plan
 from orchestrator.progress import ProgressView
 from orchestrator.store import Store
 from workers.artifacts import SharedFiles, held
-from workers.run import Task
 from workers.supply import Progress
+from workers.telling import Task
 
 _CHECKPOINTS, _NODES = 40, 2
 _SECONDS: Mapping[str, tuple[float, float]] = {

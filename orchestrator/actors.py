@@ -40,8 +40,8 @@ from orchestrator.messages import (
 from orchestrator.resident import Home, Worker
 from orchestrator.versions import check_versions, versions
 from workers.artifacts import Files
-from workers.run import Task
 from workers.stream import stream_task
+from workers.telling import Task
 
 _OPENING_TRIES = 3
 _EVENTS_AHEAD = 16

@@ -21,7 +21,7 @@ from orchestrator.plan import Plan
 from orchestrator.progress import ProgressView
 from orchestrator.schedule import Scheduler
 from orchestrator.store import Store
-from workers.run import Task
+from workers.telling import Task
 
 DRAIN_SECONDS = 30.0
 """How long an interrupted run waits for the cells that are at work."""

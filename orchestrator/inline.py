@@ -15,8 +15,8 @@ from orchestrator.messages import (
 )
 from orchestrator.prefetch import Prefetcher
 from workers.artifacts import Files
-from workers.run import Task
 from workers.stream import stream_task
+from workers.telling import Task
 
 Body = Callable[[Task, Files], Generator[Event | Alive, None, None]]
 """Runs a task and yields its events."""

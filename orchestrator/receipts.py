@@ -11,12 +11,12 @@ from jobs.events import Alive, Event, Failed, Finished
 from jobs.place import Place
 from orchestrator.store import Store
 from workers.artifacts import Files
-from workers.run import Task
 from workers.stream import stream_task
+from workers.telling import Task
 
 
 def stream_receipts(place: Place, task: Task, files: Files) -> Generator[Event | Alive, None, None]:
-    """Runs a task as `workers.run.stream_task` does, and commits each finished cell.
+    """Runs a task as `workers.stream.stream_task` does, and commits each finished cell.
 
     Yields:
         The task's events. A finished cell comes without its rows; one whose rows couldn't be

@@ -22,7 +22,7 @@ from orchestrator.prefetch import Prefetcher
 from orchestrator.versions import versions
 from workers.artifacts import Files
 from workers.hub import is_out_of_memory
-from workers.run import Task
+from workers.telling import Task
 
 _LOG = logging.getLogger("eigentrace")
 

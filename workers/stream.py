@@ -7,7 +7,8 @@ from contextlib import suppress
 
 from jobs.events import Alive, Event
 from workers.artifacts import Files
-from workers.run import Task, run_task
+from workers.run import run_task
+from workers.telling import Task
 
 _STOPPING_SECONDS = 5.0
 _ALIVE_EVERY_SECONDS = 5.0

@@ -13,7 +13,7 @@ from jobs.records import rows_table
 from jobs.work import LossWork
 from tests.orchestrator.fake_cells import measuring
 from workers.artifacts import Files
-from workers.run import Task
+from workers.telling import Task
 
 ONCE = " once"
 """Ends the name of a deed that a cell does the first time alone; then it sleeps."""

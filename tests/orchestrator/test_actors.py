@@ -29,7 +29,7 @@ from orchestrator.messages import (
 from tests.orchestrator.nodes import cluster_of, give_notice, kill
 from tests.orchestrator.sleeping import body, cell
 from workers.artifacts import Files, SharedFiles
-from workers.run import Task
+from workers.telling import Task
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -25,7 +25,7 @@ from tests.orchestrator.local_study import run_here
 from tests.orchestrator.nodes import cluster_of, give_notice, kill
 from tests.orchestrator.sleeping import ONCE, body, cell, deed_of
 from workers.artifacts import SharedFiles
-from workers.run import Task
+from workers.telling import Task
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -28,7 +28,7 @@ from orchestrator.schedule import Scheduler
 from orchestrator.store import Store
 from tests.orchestrator.fake_cells import making
 from workers.artifacts import Files, SharedFiles
-from workers.run import Task
+from workers.telling import Task
 
 CELLS = (making(0), making(1), making(2))
 STUDY = Study(name="fake", suites=(PicoSuite(),))

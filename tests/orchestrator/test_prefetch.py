@@ -30,8 +30,8 @@ from orchestrator.store import Store
 from tests.orchestrator.fake_cells import measuring, weights
 from tests.orchestrator.nodes import cluster_of
 from workers.artifacts import SharedFiles
-from workers.run import Task
 from workers.supply import Progress
+from workers.telling import Task
 
 SECONDS = 30.0
 CELLS = tuple(measuring(0, group, hub=True) for group in range(5))

@@ -135,7 +135,7 @@ def test_a_bad_checkpoint_costs_only_its_cells(
 def test_what_failed_by_chance_succeeds_after_a_retry(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, study: Path, finished: Path
 ) -> None:
-    from workers import run as worker
+    from workers import checkpoint_task as worker
 
     results = tmp_path / "results"
 

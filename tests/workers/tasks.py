@@ -12,7 +12,8 @@ from jobs.work import SequencesWork
 from orchestrator.plan import make_plan
 from tests.conftest import Texts
 from workers.artifacts import SharedFiles
-from workers.run import Task, run_task
+from workers.run import run_task
+from workers.telling import Task
 
 M, BATCH = 40, 16
 

@@ -21,7 +21,7 @@ from jobs.work import PretrainWork, SequencesWork
 from orchestrator.plan import make_plan
 from tests.conftest import Texts
 from tests.workers.tasks import M, kinds, prepare, raising, run_cells, small_study, task_of
-from workers import run
+from workers import checkpoint_task, run
 from workers.artifacts import SharedFiles
 from workers.corpus import train_tokenizer, write_tokenizer
 from workers.hub import load_checkpoint
@@ -51,7 +51,7 @@ def test_one_load_and_one_pass_per_text_feed_all_cells(
         )
         return loaded
 
-    monkeypatch.setattr(run, "load_checkpoint", counted)
+    monkeypatch.setattr(checkpoint_task, "load_checkpoint", counted)
     events = run_cells(cells, tmp_path)
     assert Counter(c.work.kind for c in cells) == {
         "checkpoint": 1,
@@ -195,7 +195,7 @@ def test_a_stream_gives_every_event_and_ends(cells: list[Cell], tmp_path: Path) 
 def test_a_stream_ends_also_when_its_thread_does(
     cells: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "_measure_checkpoint", raising(SystemExit(3)))
+    monkeypatch.setattr(run, "measure_checkpoint", raising(SystemExit(3)))
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     assert list(stream_task(task_of(cells), SharedFiles(tmp_path))) == []
 
@@ -209,7 +209,7 @@ def test_threads_are_set_in_the_tasks_own_thread(
         seen.append((threading.current_thread().name, torch.get_num_threads()))
         raise DataError("enough", "")
 
-    monkeypatch.setattr(run, "checkpoint_rows", rows)
+    monkeypatch.setattr(checkpoint_task, "checkpoint_rows", rows)
     try:
         list(stream_task(replace(task_of(cells[:1]), threads=2), SharedFiles(tmp_path)))
     finally:

@@ -14,7 +14,7 @@ from jobs.work import CheckpointWork, LossWork, SequencesWork
 from orchestrator.plan import make_plan
 from tests.conftest import Texts
 from tests.workers.tasks import kinds, prepare, raising, run_cells, small_study
-from workers import run
+from workers import checkpoint_task
 
 
 def _sequences(tiny_series: Path, texts: Texts) -> Cell:
@@ -25,8 +25,8 @@ def _sequences(tiny_series: Path, texts: Texts) -> Cell:
 def test_an_error_in_one_cell_leaves_the_others(
     cells: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "head_rows", raising(DataError("bad head", "mend it")))
-    monkeypatch.setattr(run, "loss_rows", raising(ZeroDivisionError("oh")))
+    monkeypatch.setattr(checkpoint_task, "head_rows", raising(DataError("bad head", "mend it")))
+    monkeypatch.setattr(checkpoint_task, "loss_rows", raising(ZeroDivisionError("oh")))
     events = run_cells(cells, tmp_path)
     failed = {f.cell_id: f for f in kinds(events, Failed)}
     by_id = {cell.id: cell.work.kind for cell in cells}
@@ -95,7 +95,7 @@ def test_what_an_error_becomes(
     cause: str,
     message: str,
 ) -> None:
-    monkeypatch.setattr(run, "load_checkpoint", raising(error))
+    monkeypatch.setattr(checkpoint_task, "load_checkpoint", raising(error))
     failed = kinds(run_cells(cells, tmp_path), Failed)
     assert {f.cell_id for f in failed} == {cell.id for cell in cells}
     for failure in failed:
@@ -108,7 +108,7 @@ def test_what_an_error_becomes(
 def test_what_ends_the_process_is_not_caught(
     cells: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "load_checkpoint", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(checkpoint_task, "load_checkpoint", raising(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         run_cells(cells, tmp_path)
 
