@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from jobs.capability_work import AblationWork, EvalWork, InfinigramWork, MemorizationWork
 from jobs.frozen import Stage
 from jobs.identity import digest
 from jobs.sources import Source
@@ -64,6 +65,11 @@ PRIMARY_TABLES = (
     "geometry",
     "evals",
     "head",
+    "ablation",
+    "indexes",
+    "infinigram",
+    "memorization",
+    "generations",
 )
 """Tables whose rows say that a cell is done."""
 
@@ -109,11 +115,24 @@ class Cell:
     @property
     def label(self) -> str:
         """Name for people: kind and what it is done to."""
+        asked = _asked(self.work)
+        kind = self.work.kind + (f" {asked}" if asked else "")
         if self.checkpoint is not None:
-            return f"{self.work.kind} {self.checkpoint.label}"
+            return f"{kind} {self.checkpoint.label}"
         if isinstance(self.work, SequencesWork):
             return f"sequences {self.work.dataset}"
         if isinstance(self.work, CheckpointWork) and self.work.refusal is not None:
             refused = self.work.refusal.finding
             return f"refused checkpoint {self.suite}/{self.model}@{refused.revision}"
-        return f"{self.work.kind} {self.suite}" + (f"/{self.model}" if self.model else "")
+        return f"{kind} {self.suite}" + (f"/{self.model}" if self.model else "")
+
+
+def _asked(work: Work) -> str:
+    """Returns the name of the task that a work asks; empty where it asks none."""
+    match work:
+        case EvalWork() | AblationWork() | InfinigramWork():
+            return work.questions.name
+        case MemorizationWork():
+            return work.task
+        case _:
+            return ""

@@ -40,7 +40,7 @@ TABLES: dict[str, pa.Schema] = {
 }
 """The Arrow schema of every table, keys first."""
 
-SIDE_TABLES = frozenset({"influences"})
+SIDE_TABLES = frozenset({"influences", "sweeps", "outcomes", "likelihoods"})
 """Tables that a cell writes before its primary one; the ledger doesn't read them."""
 
 

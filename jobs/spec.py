@@ -4,9 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from jobs.capability_spec import Ablation, Evals, Generate, Memorization
 from jobs.frozen import DType, Frozen, Stage
 from jobs.hub_spec import HubSuite
 from jobs.pico_spec import PicoSuite
+from jobs.task_spec import Task
 from jobs.text_spec import Dataset
 
 
@@ -53,6 +55,10 @@ class Geometry(Frozen):
     """Names of the study's datasets to measure on."""
     layers: Literal["last", "all"] = "last"
     """Only the final hidden state, or the embedding and every block's residual stream too."""
+    sample_counts: tuple[Annotated[int, Field(ge=4)], ...] = ()
+    """Sweep over M: the last layer on so many of the first sequences, too."""
+    sequence_lengths: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Sweep over L: the last layer as if sequences were cut at so many tokens, too."""
 
 
 class Head(Frozen):
@@ -66,20 +72,6 @@ class Head(Frozen):
     """Leave rows of norm zero out instead of refusing them."""
 
 
-class Loss(Frozen):
-    """Held-out loss of plain text, from the geometry's forward pass where both read a dataset."""
-
-    datasets: tuple[str, ...] = Field(min_length=1)
-    """Names of the study's datasets."""
-
-
-class Evals(Frozen):
-    """What a checkpoint can do."""
-
-    loss: Loss | None = None
-    """Held-out loss."""
-
-
 class Study(Frozen):
     """Which checkpoints, which texts, and what to measure."""
 
@@ -91,6 +83,8 @@ class Study(Frozen):
     """The series of checkpoints."""
     datasets: dict[str, Dataset] = Field({})
     """The texts to measure on, by name."""
+    tasks: dict[str, Task] = Field({})
+    """Questions with answers, by name."""
     forward: Forward = Forward()
     """How checkpoints are run."""
     geometry: Geometry | None = None
@@ -99,3 +93,9 @@ class Study(Frozen):
     """Geometry of the LM head."""
     evals: Evals | None = None
     """Capabilities."""
+    ablation: Ablation | None = None
+    """What remains without some of the features' directions."""
+    memorization: Memorization | None = None
+    """How much the model follows the counts of its corpus."""
+    generate: Generate | None = None
+    """What the model says."""

@@ -10,6 +10,14 @@ load a checkpoint get the most: hundreds of gigabytes from a slow disk are loade
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
+from jobs.capability_work import (
+    AblationWork,
+    EvalWork,
+    GenerateWork,
+    IndexWork,
+    InfinigramWork,
+    MemorizationWork,
+)
 from jobs.findings import AuditWork, Refusal
 from jobs.frozen import DType
 from jobs.pico_spec import PicoCorpus, PicoModel
@@ -17,7 +25,7 @@ from jobs.sources import Produced, Source, TextFiles
 from jobs.streams import HubStream
 from jobs.text_spec import Sequences
 
-StageName = Literal["fetch", "geometry", "head", "evals"]
+StageName = Literal["fetch", "geometry", "head", "evals", "ablation", "memorization", "generate"]
 
 
 @dataclass(frozen=True)
@@ -120,11 +128,22 @@ class GeometryWork:
     sequences: str
     layers: Literal["last", "all"]
     dtype: DType
+    sample_counts: tuple[int, ...] = ()
+    sequence_lengths: tuple[int, ...] = ()
 
     @property
     def parameters(self) -> dict[str, object]:
-        """What is hashed."""
-        return {"sequences": self.sequences, "layers": self.layers, "dtype": self.dtype}
+        """What is hashed; sweeps where there are any."""
+        sweeps = {
+            "sample_counts": self.sample_counts,
+            "sequence_lengths": self.sequence_lengths,
+        }
+        return {
+            "sequences": self.sequences,
+            "layers": self.layers,
+            "dtype": self.dtype,
+            **{name: points for name, points in sweeps.items() if points},
+        }
 
 
 @dataclass(frozen=True)
@@ -181,6 +200,28 @@ Work = (
     | GeometryWork
     | LossWork
     | HeadWork
+    | EvalWork
+    | AblationWork
+    | IndexWork
+    | InfinigramWork
+    | MemorizationWork
+    | GenerateWork
 )
 KINDS: tuple[str, ...] = tuple(work.kind for work in get_args(Work))
 """Name of every kind of work."""
+
+
+def precision(work: Work) -> DType | None:
+    """Returns the precision of a work's forward pass; None where it runs the model through none."""
+    match work:
+        case (
+            GeometryWork()
+            | LossWork()
+            | EvalWork()
+            | AblationWork()
+            | MemorizationWork()
+            | GenerateWork()
+        ):
+            return work.dtype
+        case _:
+            return None

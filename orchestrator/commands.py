@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from rich.console import Console
 
@@ -27,7 +27,6 @@ from orchestrator.upkeep import report
 if TYPE_CHECKING:
     from orchestrator.drive import Executor, How
 
-_STAGES: tuple[StageName, ...] = ("fetch", "geometry", "head", "evals")
 _SHOWN_FAILURES = 5
 
 
@@ -38,7 +37,7 @@ def run(
     for line in lines(plan, refused_only=True):
         console.print(line, markup=False)
     if command != "full":
-        plan = plan.only([stage for stage in _STAGES if stage == command])
+        plan = plan.only([stage for stage in get_args(StageName) if stage == command])
     store = Store(place)
     ledger = store.ledger(plan.cells)
     left = todo(plan, ledger)

@@ -10,9 +10,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from jobs.capability_work import (
+    AblationWork,
+    EvalWork,
+    GenerateWork,
+    IndexWork,
+    InfinigramWork,
+    MemorizationWork,
+)
 from jobs.cells import Cell
 from jobs.findings import AuditWork
 from jobs.frozen import DType
+from jobs.questions import Questions
 from jobs.text_spec import Sequences
 from jobs.work import (
     CheckpointWork,
@@ -27,7 +36,19 @@ from orchestrator.hardware import Processor, cpu
 from orchestrator.model_sizes import ModelSize, ModelSizes
 
 PartName = Literal[
-    "load", "pass", "head statistics", "spectra", "corpus", "pretraining", "sequences"
+    "load",
+    "pass",
+    "head statistics",
+    "spectra",
+    "corpus",
+    "pretraining",
+    "sequences",
+    "questions",
+    "ablation",
+    "memorization",
+    "generations",
+    "index",
+    "infinigram",
 ]
 
 UTILIZATION = {"gpu": 0.3, "gpu float32": 0.6, "cpu": 0.5}
@@ -43,6 +64,12 @@ _HEAD_SECONDS = 0.02
 _SPECTRUM_SECONDS = 2e-3
 _CORPUS_SECONDS = 10.0  # The English of Python's own documentation is gathered, whatever is kept.
 _TOKENS_PER_SECOND = 250_000.0
+_INDEX_SECONDS = 10.0  # How large the corpus is, only its cell knows.
+_LOOKUP_SECONDS = 2e-3
+_EXAMPLES = 1000  # What a task without a limit is taken to hold, in few-token options.
+_OPTIONS = 4
+_REQUEST_TOKENS = 64
+_ASKING_SECONDS = 0.2
 _FACTORIZATION_FLOPS = 12  # Times d³: 9 for eigenvalues and vectors, 8/3 for singular values.
 
 
@@ -74,6 +101,9 @@ class Costs:
         cells = tuple(cells)
         self._sizes, self._batch_size = sizes, batch_size
         self._draws = {c.id: c.work.draw for c in cells if isinstance(c.work, SequencesWork)}
+        self._asked = {
+            c.id: _examples(c.work.questions) for c in cells if isinstance(c.work, InfinigramWork)
+        }
         self._with_loss = {c.work.sequences for c in cells if isinstance(c.work, LossWork)}
         self._known: dict[tuple[object, ...], tuple[Part, ...]] = {}
 
@@ -95,7 +125,8 @@ class Costs:
         The load is in those of checkpoint and head alone, which need no pass.
         """
         parts = self.parts(cell, processor)
-        return parts[1:] if isinstance(cell.work, GeometryWork | LossWork) else parts
+        alone = cell.checkpoint is None or isinstance(cell.work, CheckpointWork | HeadWork)
+        return parts if alone else parts[1:]
 
     def _making(self, cell: Cell, processor: Processor) -> Part:
         match cell.work:
@@ -113,6 +144,10 @@ class Costs:
             case SequencesWork(draw=draw):
                 seconds = 1 + draw.sequences * draw.sequence_length / _TOKENS_PER_SECOND
                 return Part("sequences", seconds)
+            case IndexWork():
+                return Part("index", _INDEX_SECONDS)
+            case InfinigramWork(questions):
+                return Part("infinigram", 1 + _examples(questions) * _LOOKUP_SECONDS)
             case _:
                 raise ValueError(f"a cell of kind {cell.work.kind} needs a checkpoint")
 
@@ -132,9 +167,42 @@ class Costs:
                 yield Part("spectra", seconds)
             case LossWork() as work:
                 yield self._forward(work, self._draws[work.sequences], size, processor)
+            case EvalWork(questions, dtype):
+                yield self._asking("questions", _examples(questions), dtype, size, processor)
+            case AblationWork() as work:
+                yield self._forward(work, self._draws[work.sequences], size, processor)
+                asked = _examples(work.questions)
+                yield self._asking("ablation", asked, work.dtype, size, processor)
+            case MemorizationWork() as work:
+                answers = self._asked[work.answers] / _OPTIONS
+                yield self._asking("memorization", answers, work.dtype, size, processor)
+            case GenerateWork(prompts, new_tokens, dtype):
+                # Each token is a pass of its own over a batch of one token.
+                work_done = _forward_flops(size, len(prompts) * new_tokens, new_tokens, True)
+                steps = new_tokens * size.layers * _BLOCK_SECONDS
+                yield Part("generations", work_done / matrix_rate(processor, dtype) + steps)
+
+    def _asking(
+        self,
+        name: PartName,
+        examples: float,
+        dtype: DType,
+        size: ModelSize,
+        processor: Processor,
+    ) -> Part:
+        """Returns the passes over a task's examples, each with a few options."""
+        requests = examples * _OPTIONS
+        flops = _forward_flops(size, int(requests * _REQUEST_TOKENS), _REQUEST_TOKENS, True)
+        batches = requests / self._batch_size
+        seconds = flops / matrix_rate(processor, dtype) + batches * size.layers * _BLOCK_SECONDS
+        return Part(name, _ASKING_SECONDS + seconds)
 
     def _forward(
-        self, work: GeometryWork | LossWork, draw: Sequences, size: ModelSize, processor: Processor
+        self,
+        work: GeometryWork | LossWork | AblationWork,
+        draw: Sequences,
+        size: ModelSize,
+        processor: Processor,
     ) -> Part:
         """Returns the pass over a text, which geometry and loss share."""
         tokens = draw.sequences * draw.sequence_length
@@ -171,7 +239,20 @@ def _measure(cell: Cell) -> tuple[object, ...]:
             return work.kind, work.sequences, work.layers, work.dtype
         case LossWork() as work:
             return work.kind, work.sequences, work.dtype
+        case EvalWork(questions, dtype):
+            return cell.work.kind, _examples(questions), dtype
+        case AblationWork() as work:
+            return work.kind, work.sequences, _examples(work.questions), work.dtype
+        case MemorizationWork() as work:
+            return work.kind, work.answers, work.dtype
+        case GenerateWork(prompts, new_tokens, dtype):
+            return cell.work.kind, len(prompts), new_tokens, dtype
         case CheckpointWork() | HeadWork() as work:
             return (work.kind,)
         case _:
             raise ValueError(f"a cell of kind {cell.work.kind} measures no checkpoint")
+
+
+def _examples(questions: Questions) -> int:
+    """Returns how many examples a task is taken to hold: its limit, if it has one."""
+    return questions.limit or _EXAMPLES

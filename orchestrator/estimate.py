@@ -13,11 +13,10 @@ from jobs.frozen import DType
 from jobs.place import Place
 from jobs.work import (
     CorpusWork,
-    GeometryWork,
-    LossWork,
     PretrainWork,
     SequencesWork,
     StageName,
+    precision,
 )
 from orchestrator.costs import Costs, Part
 from orchestrator.downloads import Downloads
@@ -260,10 +259,7 @@ def _artifact_bytes(cell: Cell, sizes: ModelSizes) -> int:
 
 def _precision(left: Sequence[Cell]) -> DType:
     """Returns the precision that checkpoints are loaded in."""
-    for cell in left:
-        if isinstance(cell.work, GeometryWork | LossWork):
-            return cell.work.dtype
-    return "float32"
+    return next((found for cell in left if (found := precision(cell.work))), "float32")
 
 
 def _basis(seconds: float, measured: float) -> str:

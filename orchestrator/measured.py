@@ -28,7 +28,21 @@ _SAMPLE = 8
 _CONNECTIONS = 16
 _SIZES = ("n_parameters", "d", "n_layers", "head_rows", "tied", "weight_bytes")
 # Kinds whose shared part is known from another kind come after it.
-_ORDER = ("corpus", "pretrain", "sequences", "checkpoint", "loss", "head", "geometry")
+_ORDER = (
+    "corpus",
+    "pretrain",
+    "sequences",
+    "index",
+    "infinigram",
+    "checkpoint",
+    "loss",
+    "head",
+    "geometry",
+    "eval",
+    "ablation",
+    "memorization",
+    "generate",
+)
 # What is left of a cell when the usual seconds of its shared parts are taken away is at least this.
 _LEAST_SHARE = 0.01
 

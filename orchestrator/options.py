@@ -15,7 +15,10 @@ _RUNNING = {
     "fetch": "make or check the checkpoints, corpora and sequences, and stop there",
     "geometry": "run the spectra of the features and what they need",
     "head": "run the LM head's measurements and what they need",
-    "evals": "run the held-out loss and what it needs",
+    "evals": "run the held-out loss and the tasks, and what they need",
+    "ablation": "run the tasks without top eigenvectors, and what that needs",
+    "memorization": "compare the checkpoints with an ∞-gram model, and what that needs",
+    "generate": "continue the prompts, and what that needs",
 }
 
 

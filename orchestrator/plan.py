@@ -2,23 +2,34 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from jobs.cells import Cell, Checkpoint
 from jobs.errors import StudyError
 from jobs.findings import AuditWork
 from jobs.identity import FileHashes
 from jobs.pico_spec import PicoSuite
-from jobs.sources import Produced, TextFiles
+from jobs.sources import Produced, Source, TextFiles
 from jobs.spec import Study
 from jobs.streams import HubStream
 from jobs.text_spec import Dataset, HubText, PicoText
 from jobs.work import CheckpointWork, GeometryWork, HeadWork, LossWork, SequencesWork, StageName
 from orchestrator.audits import audit_cells, audit_suite
+from orchestrator.capability_plan import (
+    CapabilityWork,
+    capability_works,
+    lookups,
+    questions_in_use,
+    text_files,
+)
 from orchestrator.hub_index import HubIndex
 from orchestrator.suites import pico_cells
 
 _DOCUMENTS_PER_SEQUENCE = 4
+
+Works = list[
+    tuple[CheckpointWork | GeometryWork | HeadWork | LossWork | CapabilityWork, tuple[str, ...]]
+]
+"""What is done to a checkpoint, and the cells that it needs."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +107,23 @@ def _cells(study: Study, hashes: FileHashes, index: HubIndex) -> list[Cell]:
         if name in in_use or not isinstance(dataset, HubText)
     }
     used = {name: text for name, text in texts.items() if name in in_use}
-    by_tokenizer: dict[str, dict[str, Cell]] = {}
+    questions = questions_in_use(study, corpora, hashes, index)
+    by_tokenizer: dict[str, Works] = {}
     for checkpoint in checkpoints:
         tokenizer = str(checkpoint.tokenizer.identity)
         if tokenizer not in by_tokenizer:
-            by_tokenizer[tokenizer] = _sequences(study, checkpoint, used)
-            cells += by_tokenizer[tokenizer].values()
-        cells += _measurements(study, checkpoint, by_tokenizer[tokenizer])
+            sequences = _sequences(study, checkpoint, used)
+            found = lookups(study, checkpoint, questions, corpora, hashes)
+            cells += [*sequences.values(), *found.cells]
+            by_tokenizer[tokenizer] = [
+                *_works(study, sequences),
+                *capability_works(study, questions, sequences, found),
+            ]
+        producer = _made_by(checkpoint.source)
+        cells += [
+            Cell(work, tuple(dict.fromkeys([*producer, *needs])), checkpoint)
+            for work, needs in by_tokenizer[tokenizer]
+        ]
     return [*audits, *cells]
 
 
@@ -120,25 +141,33 @@ def _sequences(
     }
 
 
-def _measurements(study: Study, checkpoint: Checkpoint, sequences: dict[str, Cell]) -> list[Cell]:
-    """Returns the cells that measure one checkpoint."""
-    made = (checkpoint.source.cell_id,) if isinstance(checkpoint.source, Produced) else ()
-    works: list[tuple[CheckpointWork | GeometryWork | HeadWork | LossWork, tuple[str, ...]]] = [
-        (CheckpointWork(), ())
-    ]
+def _works(study: Study, sequences: dict[str, Cell]) -> Works:
+    """Returns what is measured on each checkpoint of a tokenizer, and the cells that it needs."""
+    works: Works = [(CheckpointWork(), ())]
     if study.head is not None:
         name = study.head.unigram_dataset
         counted = sequences[name].id if name is not None else None
         head = HeadWork(name, counted, study.head.extreme_tokens, study.head.drop_zero_rows)
         works.append((head, (counted,) if counted else ()))
-    for name in study.geometry.datasets if study.geometry else ():
-        drawn = sequences[name].id
-        layers = study.geometry.layers if study.geometry else "last"
-        works.append((GeometryWork(name, drawn, layers, study.forward.dtype), (drawn,)))
+    if study.geometry is not None:
+        for name in study.geometry.datasets:
+            geometry = GeometryWork(
+                name,
+                sequences[name].id,
+                study.geometry.layers,
+                study.forward.dtype,
+                study.geometry.sample_counts,
+                study.geometry.sequence_lengths,
+            )
+            works.append((geometry, (geometry.sequences,)))
     for name in study.evals.loss.datasets if study.evals and study.evals.loss else ():
         drawn = sequences[name].id
         works.append((LossWork(name, drawn, study.forward.dtype), (drawn,)))
-    return [Cell(work, (*made, *needs), checkpoint) for work, needs in works]
+    return works
+
+
+def _made_by(source: Source) -> tuple[str, ...]:
+    return (source.cell_id,) if isinstance(source, Produced) else ()
 
 
 def _datasets_in_use(study: Study) -> set[str]:
@@ -147,6 +176,8 @@ def _datasets_in_use(study: Study) -> set[str]:
     used.update(study.evals.loss.datasets if study.evals and study.evals.loss else ())
     if study.head is not None and study.head.unigram_dataset is not None:
         used.add(study.head.unigram_dataset)
+    if study.ablation is not None:
+        used.add(study.ablation.dataset)
     return used
 
 
@@ -178,13 +209,4 @@ def _text(
             dataset.field,
             dataset.documents or _DOCUMENTS_PER_SEQUENCE * dataset.sequences,
         )
-    paths = [Path(path).expanduser() for path in dataset.paths]
-    for path in paths:
-        if not path.is_file():
-            raise StudyError(f"dataset '{name}': there is no file {path}", "check the path")
-        if path.suffix not in {".txt", ".jsonl", ".json"}:
-            raise StudyError(
-                f"dataset '{name}': {path.name} is neither .txt nor .jsonl", "convert it to one"
-            )
-    files = tuple((str(path.resolve()), hashes.sha256(path)) for path in paths)
-    return TextFiles(files, dataset.field, dataset.separator)
+    return text_files(f"dataset '{name}'", dataset.paths, dataset.field, dataset.separator, hashes)

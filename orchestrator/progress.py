@@ -5,7 +5,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.live import Live
@@ -14,13 +14,14 @@ from rich.text import Text
 
 from jobs.cells import Cell
 from jobs.events import Failed, Finished, Progress, Started
+from jobs.work import StageName
 from orchestrator.messages import SlotLost, SlotOpened
 
 _LINE_EVERY_SECONDS = 10.0
 _USUAL_GUESS_SECONDS = 2.0
 _SHOWN_RUNNING = 8
 _SHOWN_FAILURES = 20
-_STAGES = ("fetch", "geometry", "head", "evals")
+_STAGES: tuple[StageName, ...] = get_args(StageName)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.capability_work import (
+    AblationWork,
+    EvalWork,
+    ForeignIndex,
+    GenerateWork,
+    IndexWork,
+    InfinigramWork,
+    MemorizationWork,
+)
 from jobs.cells import PRIMARY_TABLES, Cell, Checkpoint
 from jobs.findings import AuditWork
 from jobs.pico_spec import PicoCorpus, PicoModel
+from jobs.questions import HarnessQuestions, HubData, PicoQuestions
 from jobs.records import SIDE_TABLES, TABLES
 from jobs.sources import Folder, Produced, TextFiles
 from jobs.text_spec import LocalText, PicoText
@@ -30,6 +40,9 @@ TOKENIZER = Folder("/one", (("tokenizer.json", A),))
 CHECKPOINT = Checkpoint("suite", "model", "step1", 1, 64, "pretrain", FOLDER, TOKENIZER)
 DRAW = PicoText(sequences=100, sequence_length=32)
 TEXT = TextFiles((("/text.txt", A),), "text", "\n\n")
+ASKED = PicoQuestions("facts", A, "open", "heldout", 3)
+NAMED = HarnessQuestions("mine", "sciq", None, TEXT, 0, None)
+FOREIGN = ForeignIndex("/one", (("table.0", 3, A),), 2)
 WORKS: tuple[Work, ...] = (
     CorpusWork(PicoCorpus(), A),
     PretrainWork(PicoModel(), A),
@@ -39,6 +52,26 @@ WORKS: tuple[Work, ...] = (
     LossWork("heldout", A, "float32"),
     HeadWork("heldout", A, 20, False),
     AuditWork(A, 3, 0, ()),
+    EvalWork(ASKED, "float32"),
+    AblationWork("heldout", A, ASKED, (1, 2), "keep", "float32"),
+    IndexWork(TEXT, TOKENIZER),
+    InfinigramWork(ASKED, Produced(A, ""), TOKENIZER),
+    MemorizationWork("facts", A, "float32"),
+    GenerateWork(("Once",), 8, "float32"),
+)
+
+ASKED_CHANGES: tuple[dict[str, Any], ...] = (
+    {"corpus": B},
+    {"form": "choice"},
+    {"questions": "train"},
+    {"limit": None},
+)
+NAMED_CHANGES: tuple[dict[str, Any], ...] = (
+    {"task": "arc_easy"},
+    {"task": None, "config": TEXT},
+    {"data": HubData("a/b", "0" * 40)},
+    {"shots": 1},
+    {"limit": 3},
 )
 
 
@@ -126,6 +159,33 @@ def test_contents_of_a_checkpoint_are_part_of_every_id(field: str, new: Any) -> 
         (WORKS[6], "sequences", B),
         (WORKS[6], "extreme_tokens", 21),
         (WORKS[6], "drop_zero_rows", True),
+        (WORKS[4], "sample_counts", (10,)),
+        (WORKS[4], "sequence_lengths", (10,)),
+        (WORKS[8], "questions", NAMED),
+        (WORKS[8], "dtype", "bfloat16"),
+        *(
+            (WORKS[8], "questions", dataclasses.replace(ASKED, **change))
+            for change in ASKED_CHANGES
+        ),
+        *(
+            (EvalWork(NAMED, "float32"), "questions", dataclasses.replace(NAMED, **change))
+            for change in NAMED_CHANGES
+        ),
+        (WORKS[9], "sequences", B),
+        (WORKS[9], "questions", NAMED),
+        (WORKS[9], "ranks", (1, 3)),
+        (WORKS[9], "mean", "drop"),
+        (WORKS[9], "dtype", "bfloat16"),
+        (WORKS[10], "corpus", Produced(A, "train.safetensors")),
+        (WORKS[10], "tokenizer", Produced(A, "tokenizer")),
+        (WORKS[11], "questions", NAMED),
+        (WORKS[11], "index", FOREIGN),
+        (WORKS[11], "tokenizer", Produced(A, "tokenizer")),
+        (WORKS[12], "answers", B),
+        (WORKS[12], "dtype", "bfloat16"),
+        (WORKS[13], "prompts", ("Twice",)),
+        (WORKS[13], "new_tokens", 9),
+        (WORKS[13], "dtype", "bfloat16"),
     ],
 )
 def test_parameters_are_part_of_an_id(work: Work, field: str, new: Any) -> None:
@@ -141,6 +201,15 @@ def test_parameters_are_part_of_an_id(work: Work, field: str, new: Any) -> None:
         (WORKS[4], "dataset", "another"),
         (WORKS[5], "dataset", "another"),
         (WORKS[6], "unigram_dataset", "another"),
+        (WORKS[8], "questions", dataclasses.replace(ASKED, name="another")),
+        (EvalWork(NAMED, "float32"), "questions", dataclasses.replace(NAMED, name="another")),
+        (WORKS[9], "dataset", "another"),
+        (WORKS[12], "task", "another"),
+        (
+            InfinigramWork(ASKED, FOREIGN, TOKENIZER),
+            "index",
+            dataclasses.replace(FOREIGN, path="/elsewhere"),
+        ),
     ],
 )
 def test_names_and_paths_are_no_part_of_an_id(work: Work, field: str, new: Any) -> None:

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from jobs.capability_spec import Evals, Loss
 from jobs.cells import Cell
 from jobs.events import Alive, Event, Finished
-from jobs.spec import Evals, Geometry, Head, LocalSuite, Loss, Study
+from jobs.spec import Geometry, Head, LocalSuite, Study
 from jobs.text_spec import LocalText
 from jobs.work import SequencesWork
 from orchestrator.plan import make_plan
