@@ -6,6 +6,7 @@ Equal inputs give equal identities on every machine; a value without stable byte
 import hashlib
 import json
 import os
+import stat
 import uuid
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,38 @@ def digest(value: Any) -> str:
             beyond 2⁵³, or a type that JSON doesn't know.
     """
     try:
-        return hashlib.sha256(rfc8785.dumps(value)).hexdigest()
+        canonical = _plain_json(value) if _is_plain(value) else rfc8785.dumps(value)
+        return hashlib.sha256(canonical).hexdigest()
     except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
         raise StudyError(
             f"a value has no stable bytes, so it cannot identify a cell: {error}",
             "use finite numbers, strings, lists and tables",
         ) from error
+
+
+_LARGEST_INTEGER = 2**53 - 1
+"""The largest integer with a canonical form."""
+
+
+def _is_plain(value: Any) -> bool:
+    """Tells whether the standard library's JSON of a value is the canonical one.
+
+    It is for all but numbers that aren't integers, and keys beyond ASCII, which RFC 8785 sorts by
+    their UTF-16 code units. Writing it takes a tenth of the time, which counts in a large plan.
+    """
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return True
+    if kind is int:
+        return bool(-_LARGEST_INTEGER <= value <= _LARGEST_INTEGER)
+    if kind is dict:
+        return all(type(k) is str and k.isascii() and _is_plain(v) for k, v in value.items())
+    return (kind is list or kind is tuple) and all(map(_is_plain, value))
+
+
+def _plain_json(value: Any) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return text.encode()
 
 
 class FileHashes:
@@ -45,6 +72,7 @@ class FileHashes:
     def __init__(self, folder: Path | None = None) -> None:
         self._path = (folder or cache_folder()) / "file-hashes.json"
         self._changed = False
+        self._folders: dict[Path, Path] = {}
         self._known: dict[str, list[Any]] = {}
         try:
             known = json.loads(self._path.read_text(encoding="utf-8"))
@@ -60,8 +88,7 @@ class FileHashes:
             StudyError: The file cannot be read.
         """
         try:
-            resolved = path.resolve(strict=True)
-            state = resolved.stat()
+            resolved, state = self._find(path)
             stamp = [state.st_size, state.st_mtime_ns]
             known = self._known.get(str(resolved))
             if known is not None and known[:2] == stamp:
@@ -73,6 +100,25 @@ class FileHashes:
         self._known[str(resolved)] = [*stamp, value]
         self._changed = True
         return value
+
+    def resolve(self, folder: Path) -> Path:
+        """Returns where a folder really lies; it is looked for once.
+
+        Raises:
+            OSError: There is none.
+        """
+        if folder not in self._folders:
+            self._folders[folder] = folder.resolve(strict=True)
+        return self._folders[folder]
+
+    def _find(self, path: Path) -> tuple[Path, os.stat_result]:
+        """Returns where a file really lies, and its state."""
+        found = self.resolve(path.parent) / path.name
+        state = found.lstat()
+        if stat.S_ISLNK(state.st_mode):
+            found = found.resolve(strict=True)
+            state = found.stat()
+        return found, state
 
     def save(self) -> None:
         """Keeps what was hashed; an unwritable cache only costs the next plan some time."""

@@ -1,6 +1,7 @@
 """From a suite to its checkpoints, in the order of their steps, known by hashes or producers."""
 
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -165,7 +166,8 @@ def _weight_files(folder: Path) -> tuple[list[str], str | None]:
     Those are the single file, the shards of the index, or else whatever looks like weights. What is
     wrong with the index comes second.
     """
-    there = {path.name for path in folder.iterdir() if path.is_file()}
+    with os.scandir(folder) as listed:
+        there = {entry.name for entry in listed if entry.is_file()}
     config = ["config.json"] if "config.json" in there else []
     if "model.safetensors" in there:
         return [*config, "model.safetensors"], None
@@ -184,7 +186,8 @@ def _weight_files(folder: Path) -> tuple[list[str], str | None]:
 
 
 def _tokenizer(path: Path, hashes: FileHashes) -> Folder:
-    found = [name for name in TOKENIZER_FILES if (path / name).is_file()]
+    listed = {file.name for file in path.iterdir()} if path.is_dir() else set()
+    found = [name for name in TOKENIZER_FILES if name in listed and (path / name).is_file()]
     if not VOCABULARIES.intersection(found):
         raise StudyError(
             f"{path} holds no tokenizer",
@@ -196,4 +199,4 @@ def _tokenizer(path: Path, hashes: FileHashes) -> Folder:
 def _folder(path: Path, names: Iterable[str], hashes: FileHashes) -> Folder:
     """Returns a folder by the hashes of the named files."""
     files = tuple(sorted((name, hashes.sha256(path / name)) for name in names))
-    return Folder(str(path.resolve()), files)
+    return Folder(str(hashes.resolve(path)), files)

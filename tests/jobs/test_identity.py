@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +31,11 @@ _JSON = st.recursive(
 def test_the_digest_is_the_hash_of_canonical_json() -> None:
     expected = hashlib.sha256(b'{"a":[1,true,null,"\xc3\xa9"],"b":1.5}').hexdigest()
     assert digest({"b": 1.5, "a": [1, True, None, "é"]}) == expected
+
+
+@given(_JSON)
+def test_the_quick_way_gives_the_bytes_of_the_standard(value: Any) -> None:
+    assert digest(value) == hashlib.sha256(rfc8785.dumps(value)).hexdigest()
 
 
 @given(st.dictionaries(_TEXT, _JSON))
@@ -121,6 +127,20 @@ def test_a_link_shares_the_hash_of_its_target(
     hashes = FileHashes(tmp_path / "cache")
     read = _counting(hashes, monkeypatch)
     assert hashes.sha256(link) == hashes.sha256(file)
+    assert len(read) == 1
+
+
+def test_a_folder_behind_a_link_shares_the_hashes_of_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, link = tmp_path / "step1", tmp_path / "latest"
+    folder.mkdir()
+    (folder / "weights").write_bytes(b"one")
+    link.symlink_to(folder)
+    hashes = FileHashes(tmp_path / "cache")
+    read = _counting(hashes, monkeypatch)
+    assert hashes.sha256(link / "weights") == hashes.sha256(folder / "weights")
+    assert hashes.resolve(link) == folder
     assert len(read) == 1
 
 
