@@ -17,12 +17,14 @@ from rich.table import Table
 from benchmarks import executors, ledger, planning, prefetch
 from benchmarks.limits import Figure
 from benchmarks.measurements import Sides, forward_sides, overlap_sides, standard_error_sides
+from benchmarks.memorization import memorization_sides
 
 _ROUNDS = 5
 _PEERS: Mapping[str, Callable[[], list[Sides]]] = {
     "forward": forward_sides,
     "standard-errors": standard_error_sides,
     "overlaps": overlap_sides,
+    "memorization": memorization_sides,
 }
 _LIMITS: Mapping[str, Callable[[], list[Figure]]] = {
     "planning": planning.figures,

@@ -37,7 +37,7 @@ class Trajectory:
     """
 
     key: str
-    table: Literal["geometry", "head", "loss"]
+    table: Literal["geometry", "head", "loss", "tasks", "memorization"]
     column: str
     title: str
     note: str
@@ -84,6 +84,14 @@ TRAJECTORIES = (
     ),
 )
 """The main figures, in order."""
+
+_COUNTED = {
+    "geometry": "sequences",
+    "head": "tokens of the head",
+    "loss": "n",
+    "tasks": "questions",
+    "memorization": "answers",
+}
 
 
 def trajectory_spec(rows: Sequence[Row], quantity: Trajectory, axis: str) -> dict[str, Any]:
@@ -179,7 +187,7 @@ def layer_spec(axis: str, order: Sequence[str]) -> dict[str, Any]:
 
 
 def _tooltip(quantity: Trajectory) -> list[alt.Tooltip]:
-    count = {"geometry": "sequences", "head": "tokens of the head", "loss": "n"}[quantity.table]
+    count = _COUNTED[quantity.table]
     shown = [
         alt.Tooltip("checkpoint:N"),
         alt.Tooltip("step:Q", format=","),

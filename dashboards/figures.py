@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from dashboards.charts import AXES, TRAJECTORIES, Z95, Trajectory, layer_spec, trajectory_spec
-from dashboards.tables import LAST_LAYER, Measured, Row, by_series, count, last_layer, natural, read
+from dashboards.numbers import count
+from dashboards.tables import LAST_LAYER, Measured, Row, by_series, last_layer, natural, read
 from jobs.errors import StoreError
 from jobs.place import Place
 
+_COUNTS = ("n_sequences", "n_tokens", "n_examples", "n")
 _PAPER_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#b0588f", "#8a6d00", "#2b7fb8"]
 
 
@@ -43,7 +45,7 @@ def figures(measured: Measured) -> list[Figure]:
         measured: The rows of the results.
 
     Returns:
-        The main figures, then RankMe by layer where layers besides the last were measured.
+        The main figures; RankMe by layer where layers besides the last were measured.
     """
     drawn = [trajectory(measured, quantity) for quantity in TRAJECTORIES]
     return [figure for figure in drawn if figure is not None] + _layer_figures(measured)
@@ -60,6 +62,20 @@ def trajectory(measured: Measured, quantity: Trajectory) -> Figure | None:
         The figure, or None where no checkpoint with a known step or token count has a finite value.
     """
     source = _source(measured, quantity)
+    return draw(source, quantity, _described(source, quantity))
+
+
+def draw(source: Sequence[Row], quantity: Trajectory, described: str) -> Figure | None:
+    """Draws a quantity of some rows against step and against tokens.
+
+    Args:
+        source: Rows with labels, step, tokens and the quantity's columns.
+        quantity: What to draw.
+        described: What was measured on what, in whole sentences.
+
+    Returns:
+        The figure, or None where no checkpoint with a known step or token count has a finite value.
+    """
     rows = [point for row in source if (point := _point(row, quantity)) is not None]
     specs = {
         axis: trajectory_spec(placed, quantity, axis)
@@ -68,7 +84,7 @@ def trajectory(measured: Measured, quantity: Trajectory) -> Figure | None:
     }
     if not specs:
         return None
-    caption = f"{_described(source, quantity)} {quantity.note}{_left_out(source, rows)}"
+    caption = f"{described} {quantity.note}{_left_out(source, rows)}"
     words = "; ".join(_in_words(name, group) for name, group in by_series(rows).items())
     return Figure(
         key=quantity.key,
@@ -187,6 +203,8 @@ def _source(measured: Measured, quantity: Trajectory) -> list[Row]:
             return list(measured.head)
         case "loss":
             return list(measured.loss)
+        case _:
+            raise ValueError(f"no figure of its own is drawn from {quantity.table}")
 
 
 def _described(source: Sequence[Row], quantity: Trajectory) -> str:
@@ -205,6 +223,8 @@ def _described(source: Sequence[Row], quantity: Trajectory) -> str:
                 {f"{row['task']} (n = {count(row['n'])})" for row in source}, key=natural
             )
             return f"Mean cross-entropy on {'; '.join(tasks)}."
+        case _:
+            raise ValueError(f"no figure of its own is drawn from {quantity.table}")
 
 
 def _left_out(source: Sequence[Row], rows: Sequence[Row]) -> str:
@@ -247,7 +267,7 @@ def _point(row: Row, quantity: Trajectory) -> Row | None:
         "spread": row[quantity.spread] if quantity.spread else None,
         "low": value - margin,
         "high": value + margin,
-        "n": row.get("n_sequences") or row.get("n_tokens") or row.get("n"),
+        "n": next((row[name] for name in _COUNTS if row.get(name) is not None), None),
     }
 
 

@@ -15,7 +15,12 @@ from jobs.errors import StoreError, UsageError
 from jobs.place import Place
 from jobs.records import MARKER, SIDE_TABLES, TABLES
 
-_PRIMARY = {"influences": "geometry"}
+_PRIMARY = {
+    "influences": "geometry",
+    "likelihoods": "memorization",
+    "outcomes": "evals",
+    "sweeps": "geometry",
+}
 _ORDER = ("suite", "model", "step", "layer", "cell_id", "row")
 
 

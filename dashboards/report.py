@@ -10,18 +10,15 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from dashboards.audit import audit_table
-from dashboards.figures import figures
-from dashboards.summary import summary
-from dashboards.tables import (
-    Measured,
-    checkpoint_table,
-    count,
-    last_layer,
-    plain,
-    provenance_table,
-    read,
-    with_error,
+from dashboards.capabilities import (
+    capability_figures,
+    capability_sentences,
+    generation_table,
 )
+from dashboards.figures import figures
+from dashboards.numbers import count, plain, with_error
+from dashboards.summary import summary
+from dashboards.tables import Measured, checkpoint_table, last_layer, provenance_table, read
 from jobs.place import Place
 
 PAGE = "report.html"
@@ -46,7 +43,7 @@ def render(
         StoreError: The results cannot be read, or the report cannot be written.
     """
     measured = read(results)
-    drawn = figures(measured)
+    drawn = figures(measured) + capability_figures(measured)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -65,6 +62,8 @@ def render(
         drawings={f.key: {"rows": f.rows, "specs": f.specs} for f in drawn},
         checkpoints=checkpoint_table(measured),
         audited=audit_table(measured),
+        capabilities=capability_sentences(measured),
+        generations=generation_table(measured),
         failures=measured.failures,
         provenance=provenance_table(results),
         libraries=_libraries() if drawn else "",

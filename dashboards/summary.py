@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from dashboards import query
-from dashboards.tables import Measured, Row, by_series, last_layer, with_error
+from dashboards.numbers import with_error
+from dashboards.tables import Measured, Row, by_series, last_layer
 
 _LEVEL = 0.05
 _SAME = 0.01

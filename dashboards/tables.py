@@ -1,6 +1,5 @@
 """What the report shows, as plain rows: every measurement carries its model's and text's label."""
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,10 +26,23 @@ _HEAVY = {
     "token_norms",
     "traceback",
     "weight_profile",
+    "log_likelihoods",
 }
+_READ = (
+    "checkpoints",
+    "geometry",
+    "head",
+    "evals",
+    "audit",
+    "ablation",
+    "memorization",
+    "generations",
+)
+_ACCURACIES = ("acc_tie", "exact_match", "acc")
 _TEXT_PARAMETERS = {
     "dataset": "{}",
     "task": "{}",
+    "subset": "{}",
     "n_sequences": "M = {}",
     "seq_len": "L = {}",
     "forward_dtype": "{}",
@@ -50,6 +62,10 @@ class Measured:
         failures: Rows of `failures` whose cell has no rows by now.
         refused: Rows of `checkpoints` that were never loaded, one per checkpoint.
         audit: Rows of `audit`.
+        tasks: Rows of `evals` about tasks: one accuracy for each checkpoint, task and subset.
+        ablation: Rows of `ablation`.
+        memorization: Rows of `memorization` that leave tokens of ∞-gram probability 0 out.
+        generations: Rows of `generations`.
     """
 
     results: Place
@@ -60,6 +76,10 @@ class Measured:
     failures: tuple[Row, ...]
     refused: tuple[Row, ...] = ()
     audit: tuple[Row, ...] = ()
+    tasks: tuple[Row, ...] = ()
+    ablation: tuple[Row, ...] = ()
+    memorization: tuple[Row, ...] = ()
+    generations: tuple[Row, ...] = ()
 
 
 def read(results: str | Path | Place) -> Measured:
@@ -77,9 +97,11 @@ def read(results: str | Path | Place) -> Measured:
     Raises:
         StoreError: The place cannot be read.
     """
-    names = ("checkpoints", "geometry", "head", "evals", "audit")
-    tables = {name: _rows(name, results) for name in names}
+    tables = {name: _rows(name, results) for name in _READ}
+    tables["tasks"] = _accuracies(tables["evals"])
     tables["evals"] = [row for row in tables["evals"] if row["metric"] == "loss"]
+    zeros = "drop_token_both"
+    tables["memorization"] = [r for r in tables["memorization"] if r["zero_policy"] == zeros]
     everything = [row for rows in tables.values() for row in rows]
     several_suites = len({row["suite"] for row in everything}) > 1
     several_stages = len({row["stage"] for row in everything}) > 1
@@ -102,7 +124,23 @@ def read(results: str | Path | Place) -> Measured:
         # What was refused once may be measured by now.
         refused=_one_each([row for row in refused if checkpoint_key(row) not in loaded]),
         audit=tuple(tables["audit"]),
+        tasks=tuple(tables["tasks"]),
+        ablation=tuple(tables["ablation"]),
+        memorization=tuple(tables["memorization"]),
+        generations=tuple(tables["generations"]),
     )
+
+
+def _accuracies(rows: Iterable[Row]) -> list[Row]:
+    """Returns one accuracy of each task and subset: the one that shares ties, if there is one."""
+    best: dict[tuple[object, ...], Row] = {}
+    for row in rows:
+        key = (row["cell_id"], row["subset"])
+        if row["metric"] in _ACCURACIES:
+            rank = _ACCURACIES.index(row["metric"])
+            if key not in best or rank < _ACCURACIES.index(best[key]["metric"]):
+                best[key] = row
+    return list(best.values())
 
 
 def checkpoint_key(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
@@ -206,37 +244,6 @@ def provenance_table(results: str | Path | Place) -> list[tuple[str, list[str]]]
                 values[name].add(str(value))
     entries = [(name, sorted(values[name], key=natural)) for name in sorted(values)]
     return [*entries, ("seconds, all cells together", [f"{seconds:,.1f}"])] if seconds else entries
-
-
-def with_error(value: float | None, error: float | None) -> str:
-    """Formats a value ± its standard error, to two digits of the error."""
-    usable = error is not None and math.isfinite(error) and error > 0
-    if value is None or not math.isfinite(value) or error is None or not usable:
-        return plain(value)
-    places = max(0, 1 - math.floor(math.log10(error)))
-    return f"{value:,.{places}f} ± {error:,.{places}f}"
-
-
-def plain(value: float | None) -> str:
-    """Formats a number to four digits; says so where there is none, or none that is finite."""
-    if value is None:
-        return "–"
-    return _digits(value, 4) if math.isfinite(value) else "not finite"
-
-
-def count(value: int | None) -> str:
-    """Formats a count, from a million on with M, B or T."""
-    if value is None:
-        return "–"
-    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6)):
-        if value >= size:
-            return f"{_digits(value / size, 3)} {unit}"
-    return f"{value:,}"
-
-
-def _digits(value: float, digits: int) -> str:
-    # "#" keeps trailing zeros, so that columns line up, and with them a bare point.
-    return format(value, f"#.{digits}g").rstrip(".")
 
 
 def _rows(table: str, results: str | Path | Place) -> list[Row]:

@@ -53,7 +53,8 @@ def connect(address: str | None) -> None:
     """Joins a running cluster, or starts one on this machine.
 
     Args:
-        address: The cluster's address; None joins one that is found, else starts one.
+        address: The cluster's address; None joins one that is found, else starts one; `local`
+            starts one whatever there is.
 
     Raises:
         UsageError: No cluster answers at the address, or it doesn't let us in.
@@ -82,7 +83,8 @@ def connect(address: str | None) -> None:
             _stay_on_loopback()
         else:
             _check_head(address)
-        ray.init(address=address, **options)
+        # Named, since Ray would look for a cluster again, and "local" asks for one of our own.
+        ray.init(address=address or "local", **options)
     except (ConnectionError, ValueError, RuntimeError, OSError, RayError) as error:
         raise UsageError(
             f"no Ray cluster can be used at {named or address or 'this machine'}: "

@@ -118,7 +118,10 @@ def _add_execution(command: argparse.ArgumentParser) -> None:
         default="ray",
         help="ray joins a running cluster or starts a local one; inline uses this process alone",
     )
-    group.add_argument("--address", help="address of the Ray cluster; default: the one found")
+    group.add_argument(
+        "--address",
+        help="address of the Ray cluster, or `local` for one of its own; default: the one found",
+    )
     group.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda", "mps"),

@@ -5,7 +5,7 @@ No logits are computed for features; the loss computes them from the pass's own 
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,12 +30,14 @@ class ForwardPass:
         layers: Moments of the embedding output (0) and of the residual stream after block i.
         loss_sums: Sum of the token losses of each sequence, (M,) float64 nats; None unless asked.
         loss_counts: Number of predicted tokens of each sequence, (M,).
+        swept: For each asked L, what `features` would be if sequences were cut at L tokens.
     """
 
     features: torch.Tensor
     layers: dict[int, MomentAccumulator]
     loss_sums: torch.Tensor | None
     loss_counts: torch.Tensor
+    swept: dict[int, torch.Tensor] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -47,10 +49,12 @@ def forward_pass(
     layers: bool,
     loss: bool,
     report: Callable[[int, int], None],
+    sequence_lengths: tuple[int, ...] = (),
 ) -> ForwardPass:
     """Runs a causal language model once over all sequences.
 
-    Right padding leaves the last real token's state as it is, since attention is causal.
+    Right padding leaves the last real token's state as it is, since attention is causal; for the
+    same reason the state of an earlier token is the last one of a shorter input.
 
     Args:
         model: A transformers causal language model in evaluation mode.
@@ -59,6 +63,8 @@ def forward_pass(
         layers: Whether to accumulate the embedding output's and the blocks' moments.
         loss: Whether to compute the token losses.
         report: Called with (sequences done, M).
+        sequence_lengths: L of a sweep, each at least 1: the states at position min(L, n) − 1 of
+            sequences of n tokens are kept as well.
 
     Raises:
         DataError: Token ids beyond the embedding, sequences beyond the model's longest input,
@@ -70,6 +76,7 @@ def forward_pass(
     exact, count = float64_device(device), len(sequences)
     # Kept on the device, so that no batch waits for the one before.
     features = torch.empty(count, width, dtype=torch.float32, device=exact)
+    swept = {length: torch.empty_like(features) for length in sequence_lengths}
     sums = torch.zeros(count, dtype=torch.float64, device=exact)
     taps = _LayerTaps(decoder, model.config.num_hidden_layers) if layers else None
     done = 0
@@ -85,9 +92,12 @@ def forward_pass(
                 attention_mask=None if bool(mask.all()) else _send(mask.long(), device),
                 use_cache=False,
             ).last_hidden_state
-            features[at.to(exact)] = _at(hidden, last).float().to(exact)
+            at = at.to(exact)
+            features[at] = _at(hidden, last).float().to(exact)
+            for length, rows in swept.items():
+                rows[at] = _at(hidden, last.clamp(max=length - 1)).float().to(exact)
             if loss:
-                sums[at.to(exact)] = _token_losses(model, hidden, ids, mask)
+                sums[at] = _token_losses(model, hidden, ids, mask)
             done += len(places)
             report(done, count)
     if not bool(torch.isfinite(features).all()):
@@ -99,26 +109,46 @@ def forward_pass(
         taps.moments() if taps else {},
         sums.cpu() if loss else None,
         sequences.lengths - 1,
+        swept,
     )
 
 
 @torch.no_grad()
 def check_logits(model: Any) -> None:
-    """Compares the logits behind the loss with the model's own, on two tokens.
+    """Compares the logits of `logits_of` with the model's own, on two tokens.
 
     Raises:
         DataError: The architecture does something to its logits that isn't known here.
     """
     ids = torch.arange(2, device=model.get_output_embeddings().weight.device)[None]
     hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-    ours, own = _logits(model, hidden), model(input_ids=ids, use_cache=False).logits.float()
+    ours, own = logits_of(model, hidden), model(input_ids=ids, use_cache=False).logits.float()
     tolerance = 1e-4 if hidden.dtype in (torch.float32, torch.float64) else 3e-2
     if not bool((ours - own).abs().max() <= tolerance * own.abs().max()):
         raise DataError(
             f"{type(model).__name__} changes its logits after the head in a way that isn't known "
-            "here, so its loss would be wrong",
-            "leave the dataset out of evals.loss for this suite",
+            "here, so its loss would be wrong, and its likelihoods without some directions, too",
+            "leave the suite out of evals.loss, ablation and memorization",
         )
+
+
+def logits_of(model: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """Returns the logits of hidden states in float32, scaled and capped as the model does."""
+    return scaled_logits(model, model.get_output_embeddings()(hidden).float())
+
+
+def scaled_logits(model: Any, logits: torch.Tensor) -> torch.Tensor:
+    """Returns what a model makes of the numbers that its head gives, in float32."""
+    config = model.config
+    logits = logits * (getattr(config, "logit_scale", None) or 1.0)  # Cohere
+    logits = logits / (getattr(config, "logits_scaling", None) or 1.0)  # Granite
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def states_at_once(model: Any) -> int:
+    """Returns of how many hidden states the logits may be in memory together."""
+    return max(1, _LOGITS_AT_ONCE // len(model.get_output_embeddings().weight))
 
 
 class _LayerTaps:
@@ -189,16 +219,6 @@ def _send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.to(device)
 
 
-def _logits(model: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """Returns the logits of hidden states in float32, scaled and capped as the model does."""
-    config = model.config
-    logits: torch.Tensor = model.get_output_embeddings()(hidden).float()
-    logits = logits * (getattr(config, "logit_scale", None) or 1.0)  # Cohere
-    logits = logits / (getattr(config, "logits_scaling", None) or 1.0)  # Granite
-    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
-    return logits if cap is None else cap * torch.tanh(logits / cap)
-
-
 def _token_losses(
     model: Any, hidden: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor
 ) -> torch.Tensor:
@@ -211,10 +231,10 @@ def _token_losses(
     targets = _send(ids[rows, columns + 1], device)
     rows, columns = _send(rows, device), _send(columns, device)
     sums = torch.zeros(len(ids), dtype=torch.float64, device=exact)
-    piece = max(1, _LOGITS_AT_ONCE // len(model.get_output_embeddings().weight))
+    piece = states_at_once(model)
     for start in range(0, len(rows), piece):
         part = slice(start, start + piece)
-        logits = _logits(model, hidden[rows[part], columns[part]])
+        logits = logits_of(model, hidden[rows[part], columns[part]])
         losses = nn.functional.cross_entropy(logits, targets[part], reduction="none")
         sums.index_add_(0, rows[part].to(exact), losses.to(exact).double())
     return sums

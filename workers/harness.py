@@ -1,4 +1,4 @@
-"""lm-eval's tasks on the records at hand, and its view of a checkpoint that is loaded already.
+"""lm-eval's tasks on the records at hand.
 
 Nothing is shared between checkpoints but the questions themselves: lm-eval's cache of requests,
 whose key doesn't name the model, is never used, and no answer is kept.
@@ -9,15 +9,17 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
+import lm_eval.api.task
 import lm_eval.tasks
+from jinja2 import TemplateError
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
-from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from jobs.errors import DataError
@@ -26,20 +28,28 @@ from jobs.questions import HarnessQuestions, HubData, PicoQuestions, Questions
 from jobs.sources import TextFiles
 from workers import artifacts
 from workers.artifacts import Files
-from workers.hub import LoadedCheckpoint
 from workers.pico_tasks import pico_config
-from workers.scoring import TokenRequest
+from workers.scoring import LoadedModel as LoadedModel
 
-FEWSHOT_SEED = 1234
-"""lm-eval's default."""
+OUTPUTS = ("multiple_choice", "loglikelihood", "generate_until")
+"""What a task may ask for."""
 
-_USUAL_NEW_TOKENS = 256  # lm-eval's own for tasks that name none.
-_CODE = re.compile(r"!function|^\s*(include|class|custom_dataset|unsafe_code)\s*:", re.MULTILINE)
+_FEWSHOT_SEED = 1234  # lm-eval's default.
+_CODE = ("include", "class", "custom_dataset", "unsafe_code")
+# How templates, samplers, metrics and records that don't fit each other fail; not RuntimeError and
+# OSError, which say what became of the machine.
+_MISFITS = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError),
+    *(SyntaxError, TemplateError, TypeError, ValueError),
+)
 
 _tasks: dict[str, Any] = {}  # By the identity of their questions.
 
 # It warns of each model that is given to it loaded.
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
+# Bars of theirs would tear the run's own progress apart.
+datasets.disable_progress_bars()
+lm_eval.api.task.tqdm = functools.partial(lm_eval.api.task.tqdm, disable=True)
 
 
 def load_task(questions: Questions, files: Files) -> Any:
@@ -53,7 +63,28 @@ def load_task(questions: Questions, files: Files) -> Any:
     key = digest(questions.identity)
     if key not in _tasks:
         _tasks[key] = _set_up(questions, files)
-    return _tasks[key]
+    task = _tasks[key]
+    task.set_config("task", questions.name)  # Another study may have called it otherwise.
+    rewind(task)
+    return task
+
+
+def rewind(task: Any) -> None:
+    """Makes a task draw its solved examples anew, so that every checkpoint is shown the same."""
+    task.set_fewshot_seed(_FEWSHOT_SEED)
+
+
+@contextmanager
+def asking(name: str) -> Iterator[None]:
+    """Tells what goes wrong between a task and its records as an error of the data."""
+    try:
+        yield
+    except _MISFITS as error:
+        raise DataError(
+            f"task '{name}' cannot be asked: {type(error).__name__}: {error}",
+            "check that the records have the fields that the task reads, and enough records for "
+            "`shots`",
+        ) from error
 
 
 def _set_up(questions: Questions, files: Files) -> Any:
@@ -64,6 +95,7 @@ def _set_up(questions: Questions, files: Files) -> Any:
             config, shots = pico_config(questions, folder), 0
         case HarnessQuestions():
             config, shots = _harness_config(questions, files), questions.shots
+    _check_kind(name, config)
     try:
         task = ConfigurableTask(config={**config, "task": name})
     except OSError:
@@ -74,10 +106,27 @@ def _set_up(questions: Questions, files: Files) -> Any:
             "check that the records have the fields that the task reads",
         ) from error
     task.set_config("num_fewshot", shots)
-    task.set_fewshot_seed(FEWSHOT_SEED)
-    if not len(task.eval_docs):
-        raise DataError(f"task '{name}' has no questions", "give it records")
     return task
+
+
+def _check_kind(name: str, config: dict[str, Any]) -> None:
+    """Refuses what isn't asked of a language model by text and scored here."""
+    output = config.get("output_type", "generate_until")
+    if output == "loglikelihood_rolling":
+        raise DataError(
+            f"task '{name}' has no questions: it is the likelihood of whole texts",
+            "measure it as a dataset of evals.loss",
+        )
+    if output not in OUTPUTS:
+        raise DataError(
+            f"task '{name}' asks for '{output}'", f"give one that asks for {', '.join(OUTPUTS)}"
+        )
+    for field in ("class", "unsafe_code", "doc_to_image", "doc_to_audio"):
+        if config.get(field):
+            raise DataError(
+                f"task '{name}' needs more than text and templates: it has `{field}`",
+                "leave it out, or write a `config` without it",
+            )
 
 
 def build_requests(task: Any, limit: int | None) -> list[Instance]:
@@ -86,71 +135,30 @@ def build_requests(task: Any, limit: int | None) -> list[Instance]:
     Raises:
         DataError: A record lacks a field that the task reads.
     """
-    try:
+    rewind(task)
+    with asking(task.config.task):
         task.build_all_requests(limit=limit, cache_requests=False, rank=0, world_size=1)
-    except Exception as error:  # Templates fail in as many ways as there are records.
-        raise DataError(
-            f"task '{task.config.task}' cannot be asked: {type(error).__name__}: {error}",
-            "check that the records have the fields that the task reads",
-        ) from error
     found: list[Instance] = task.instances
     return found
 
 
-class LoadedModel(HFLM):
-    """A loaded checkpoint as lm-eval sees it."""
+def right_options(task: Any, document: dict[str, Any]) -> frozenset[int]:
+    """Returns the places of the right options of a multiple-choice question.
 
-    def __init__(self, checkpoint: LoadedCheckpoint, batch_size: int) -> None:
-        """Wraps a checkpoint; nothing is loaded or moved.
-
-        Args:
-            checkpoint: The checkpoint.
-            batch_size: Requests per forward pass.
-        """
-        super().__init__(
-            pretrained=checkpoint.model, tokenizer=checkpoint.tokenizer, batch_size=batch_size
+    Raises:
+        DataError: There is none; lm-eval would count the question as answered wrongly.
+    """
+    options = task.doc_to_choice(document)
+    gold = task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
+    named = gold if isinstance(gold, list) else [gold]
+    places = {options.index(n) if isinstance(n, str) and n in options else n for n in named}
+    right = frozenset(p for p in places if isinstance(p, int) and 0 <= p < len(options))
+    if not right:
+        raise DataError(
+            f"task '{task.config.task}': label {gold!r} is none of the {len(options)} options",
+            "check the labels of the records; some published test sets have none",
         )
-
-    @property
-    def max_gen_toks(self) -> int:
-        """Longest answer for tasks that name none: half of a context too small for lm-eval's."""
-        return min(_USUAL_NEW_TOKENS, self.max_length // 2)
-
-    def token_requests(self, pairs: Iterable[tuple[int, int, str, str]]) -> list[TokenRequest]:
-        """Returns continuations as lm-eval tokenizes and truncates them.
-
-        Args:
-            pairs: Example, option, context and continuation.
-        """
-        requests = []
-        for example, option, context, continuation in pairs:
-            if context:
-                before, after = self._encode_pair(context, continuation)
-            else:
-                before = [self.prefix_token_id]
-                after = self.tok_encode(continuation, add_special_tokens=False)
-                if after and after[0] == self.prefix_token_id:
-                    before, after = after[:1], after[1:]
-            room = self.max_length + 1 - len(after)
-            requests.append(
-                TokenRequest(
-                    example,
-                    option,
-                    tuple(before[-room:] if room > 0 else ()),
-                    tuple(after[-self.max_length :]),
-                    truncated=len(before) > room,
-                )
-            )
-        return requests
-
-    def is_truncated(self, request: Instance) -> bool:
-        """Returns whether a request's prompt is cut from the left to fit the context."""
-        context = request.args[0]
-        if request.request_type == "generate_until":
-            longest = request.args[1].get("max_gen_toks") or self.max_gen_toks
-            return len(self.tok_encode(context)) > self.max_length - longest
-        (found,) = self.token_requests([(0, 0, context, request.args[1])])
-        return found.truncated
+    return right
 
 
 def template_fingerprint(requests: Iterable[Instance]) -> str:
@@ -175,6 +183,7 @@ def _harness_config(questions: HarnessQuestions, files: Files) -> dict[str, Any]
         return {**config, "dataset_kwargs": arguments}
     records = _records(files.text(questions.data))
     split = config.get("test_split") or config.get("validation_split") or "test"
+    fewshot = config.get("fewshot_config")
     return {
         **config,
         "custom_dataset": lambda **_: datasets.DatasetDict({split: records}),
@@ -183,7 +192,9 @@ def _harness_config(questions: HarnessQuestions, files: Files) -> dict[str, Any]
         "dataset_kwargs": None,
         "training_split": None,
         "validation_split": None,
-        "fewshot_split": None,
+        # Named, since only then a question is kept out of its own solved examples.
+        "fewshot_split": split,
+        "fewshot_config": {**fewshot, "split": split} if isinstance(fewshot, dict) else None,
         "test_split": split,
     }
 
@@ -191,23 +202,31 @@ def _harness_config(questions: HarnessQuestions, files: Files) -> dict[str, Any]
 def _definition(questions: HarnessQuestions, files: Files) -> dict[str, Any]:
     """Returns what lm-eval, or the user's file, says of a task."""
     if questions.config is None:
-        return dict(load_yaml(_shipped(str(questions.task)), resolve_func=True))
-    (name, _), *_ = files.text(questions.config).files
-    try:
-        text = Path(name).read_text(encoding="utf-8")
-        if found := _CODE.search(text):
+        path = _shipped(str(questions.task))
+        # Before its functions are imported, which some tasks fetch.
+        _check_kind(questions.name, load_yaml(path, resolve_func=False))
+        try:
+            return dict(load_yaml(path, resolve_func=True))
+        except Exception as error:  # What modules of tasks may need.
             raise DataError(
-                f"{name} says '{found[0].strip()}': a task file may neither include others nor run "
-                "code",
-                "write its fields out",
-            )
-        config = load_yaml(Path(name), resolve_func=False)
-    except DataError:
-        raise
+                f"lm-eval's task '{questions.task}' cannot be read: "
+                f"{type(error).__name__}: {error}",
+                "install what it needs, or give a `config` of your own",
+            ) from error
+    ((name, content), *_) = _contents(files.text(questions.config))
+    try:
+        # Not recursive: the identity knows this file alone.
+        config = load_yaml(Path(name), resolve_func=False, recursive=False)
     except Exception as error:  # What YAML's parser makes of any file.
         raise DataError(f"{name} is no task file: {error}", "see lm-eval's guide") from error
-    if not isinstance(config, dict):
-        raise DataError(f"{name} is no task file: it holds no fields", "see lm-eval's guide")
+    unwanted = [f"{field}:" for field in _CODE if field in config]
+    if b"!function" in content:
+        unwanted.append("!function")
+    if unwanted:
+        raise DataError(
+            f"{name} says '{unwanted[0]}': a task file may neither include others nor run code",
+            "write its fields out",
+        )
     return dict(config)
 
 
@@ -229,20 +248,39 @@ def _shipped(name: str) -> Path:
 
 def _records(text: TextFiles) -> datasets.Dataset:
     """Returns the records of JSONL files, in memory alone."""
-    records = []
-    for name, sha256 in text.files:
-        content = Path(name).read_bytes()
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise DataError(f"{name} changed since it was planned", "run the command again")
-        try:
-            records += [json.loads(line) for line in content.decode().splitlines() if line.strip()]
-        except ValueError as error:
-            raise DataError(f"{name} is not JSON lines: {error}", "mend the line") from error
+    records: list[dict[str, Any]] = []
+    for name, content in _contents(text):
+        # Not splitlines(): strings in JSON may hold what Unicode takes for the end of a line.
+        for number, line in enumerate(content.split(b"\n"), start=1):
+            if not line.strip():
+                continue
+            place = f"{name}, line {number}"
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise DataError(f"{place} is not JSON: {error}", "mend the line") from error
+            if not isinstance(record, dict):
+                raise DataError(f"{place} is no record: {line[:40]!r}", "write {…} with its fields")
+            if records and (odd := record.keys() ^ records[0].keys()):
+                raise DataError(
+                    f"{place} differs from the first record in the fields {', '.join(sorted(odd))}",
+                    "give all records the same fields, null where a value is missing",
+                )
+            records.append(record)
     if not records:
         raise DataError(f"{', '.join(name for name, _ in text.files)}: no records", "add some")
     try:
         return datasets.Dataset.from_list(records)
-    except Exception as error:  # Arrow's many ways to say that records differ in kind.
+    except Exception as error:  # Arrow's many ways to say that values differ in kind.
         raise DataError(
-            f"{text.files[0][0]}: the records don't have the same fields: {error}", "mend them"
+            f"{text.files[0][0]}: a field has values of different kinds: {error}", "mend them"
         ) from error
+
+
+def _contents(text: TextFiles) -> Iterator[tuple[str, bytes]]:
+    """Yields the name and the content of each file, as planned."""
+    for name, sha256 in text.files:
+        content = Path(name).read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise DataError(f"{name} changed since it was planned", "run the command again")
+        yield name, content

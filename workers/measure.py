@@ -14,24 +14,17 @@ from jobs.work import GeometryWork, HeadWork, LossWork
 from workers.features import ForwardPass
 from workers.hub import LoadedCheckpoint
 from workers.kernels import head as head_kernels
-from workers.kernels.influence import influences, standard_error
-from workers.kernels.moments import MomentAccumulator
-from workers.kernels.spectrum import (
-    Spectrum,
-    fit_alpha_req,
-    logits_spectrum,
-    participation_ratio,
-    rankme,
-    rankme_singular,
-    spectrum,
-    stable_rank,
-    top_share,
-)
+from workers.kernels.spectrum import logits_spectrum, rankme
 from workers.sequences import TokenSequences
+from workers.spectra import (
+    LAST_LAYER,
+    checked_spectrum,
+    feature_columns,
+    moments_of,
+    number_or_none,
+    spectral_columns,
+)
 from workers.weight_files import fingerprint
-
-LAST_LAYER = -1
-"""The column `layer` of the hidden state after the final norm."""
 
 Rows = list[dict[str, Any]]
 
@@ -81,8 +74,9 @@ def geometry_rows(
         DataError: A layer whose features don't vary, or are not finite.
     """
     features = passed.features
-    whole = _moments(features)
-    found = _spectrum(LAST_LAYER, whole)
+    last, found = feature_columns(features, LAST_LAYER)
+    half = checked_spectrum(LAST_LAYER, moments_of(features[: len(features) // 2])).eigenvalues
+    logits = logits_spectrum(found.moments.covariance(), checkpoint.head)
     about: dict[str, Any] = {
         "dataset": work.dataset,
         "sequences_fingerprint": sequences.fingerprint,
@@ -91,17 +85,10 @@ def geometry_rows(
         "share_full_length": sequences.share_full_length,
         "forward_dtype": work.dtype,
     }
-    last = about | _spectral_columns(LAST_LAYER, found)
-    fit = fit_alpha_req(found.eigenvalues, found.count)
-    by_rankme, by_alpha = influences(features, found, fit)
-    half = _spectrum(LAST_LAYER, _moments(features[: len(features) // 2])).eigenvalues
-    logits = logits_spectrum(whole.covariance(), checkpoint.head)
-    last |= {
-        "rankme_se": standard_error(by_rankme),
-        "alpha_req_se": _number(standard_error(by_alpha)),
+    last |= about | {
+        "layer": LAST_LAYER,
         "rankme_extrapolated": 2 * last["rankme"] - rankme(half),
         "rankme_logits": rankme(logits),
-        "se_reliable": len(features) >= 10 * features.shape[1],
         "spectrum_half": half.cpu().numpy(),
         "spectrum_logits": logits.cpu().numpy(),
     }
@@ -109,11 +96,11 @@ def geometry_rows(
         "dataset": work.dataset,
         "sequences_fingerprint": sequences.fingerprint,
         "layer": LAST_LAYER,
-        "influence_rankme": by_rankme.float().cpu().numpy(),
-        "influence_alpha_req": by_alpha.float().cpu().numpy(),
+        "influence_rankme": found.on_rankme.float().cpu().numpy(),
+        "influence_alpha_req": found.on_alpha_req.float().cpu().numpy(),
     }
     others = [
-        about | _spectral_columns(layer, _spectrum(layer, moments))
+        about | {"layer": layer} | spectral_columns(checked_spectrum(layer, moments))
         for layer, moments in (passed.layers if work.layers == "all" else {}).items()
     ]
     return [last, *others], [side]
@@ -166,8 +153,8 @@ def head_rows(
         "welch_bound": overlaps.welch_bound,
         "etf_tightness": overlaps.etf_tightness,
         "equiangularity": overlaps.equiangularity,
-        "pearson_norm_token_id": _number(by_id.pearson),
-        "spearman_norm_token_id": _number(by_id.spearman),
+        "pearson_norm_token_id": number_or_none(by_id.pearson),
+        "spearman_norm_token_id": number_or_none(by_id.spearman),
         "dropped_rows": zero,
         "token_norms": torch.where(all_norms > 0, all_norms, math.nan).float().cpu().numpy(),
     }
@@ -177,8 +164,8 @@ def head_rows(
         row |= {
             "unigram_dataset": work.unigram_dataset,
             "unigram_fingerprint": sequences.fingerprint,
-            "pearson_norm_unigram": _number(by_count.pearson),
-            "spearman_norm_unigram": _number(by_count.spearman),
+            "pearson_norm_unigram": number_or_none(by_count.pearson),
+            "spearman_norm_unigram": number_or_none(by_count.spearman),
         }
     order = norms.argsort(descending=True, stable=True).cpu()
     shown = min(work.extreme_tokens, len(order))
@@ -226,58 +213,5 @@ def loss_rows(work: LossWork, sequences: TokenSequences, passed: ForwardPass) ->
     ]
 
 
-def _spectral_columns(layer: int, found: Spectrum) -> dict[str, Any]:
-    eigenvalues = found.eigenvalues
-    fit = fit_alpha_req(eigenvalues, found.count)
-    return {
-        "layer": layer,
-        "d": len(eigenvalues),
-        "rankme": rankme(eigenvalues),
-        "rankme_sv": rankme_singular(found.singular_values),
-        "alpha_req": _number(fit.value),
-        "alpha_r2": _number(fit.r2),
-        "alpha_first_rank": fit.first_rank,
-        "alpha_last_rank": fit.last_rank,
-        "participation_ratio": participation_ratio(eigenvalues),
-        "stable_rank": stable_rank(eigenvalues),
-        "top1_share": top_share(eigenvalues, 1),
-        "top10_share": top_share(eigenvalues, 10),
-        "spectrum": eigenvalues.cpu().numpy(),
-        "singular_values": found.singular_values.cpu().numpy(),
-    }
-
-
-def _spectrum(layer: int, moments: MomentAccumulator) -> Spectrum:
-    """Returns the spectrum, having seen that there is a variance to speak of.
-
-    Equal features have a variance all the same, of their float32 rounding.
-    """
-    rounding = 8 * torch.finfo(torch.float32).eps * float(moments.mean.abs().max())
-    if not bool(torch.isfinite(moments.covariance()).all()):
-        raise DataError(
-            f"the features of layer {layer} are not finite",
-            'try forward.dtype = "float32"; else the run diverged',
-        )
-    found = spectrum(moments)
-    if float(found.eigenvalues[0]) <= rounding**2:
-        raise DataError(
-            f"the features of layer {layer} are the same for every sequence",
-            "measure on longer or other sequences; layer 0 alone: they end with the same token, "
-            'so use geometry.layers = "last"; the last layer: the checkpoint is degenerate',
-        )
-    return found
-
-
-def _moments(features: torch.Tensor) -> MomentAccumulator:
-    moments = MomentAccumulator()
-    moments.update(features)
-    return moments
-
-
 def _decoded(checkpoint: LoadedCheckpoint, token_ids: torch.Tensor) -> list[str]:
     return [str(checkpoint.tokenizer.decode([token])) for token in token_ids.tolist()]
-
-
-def _number(value: float) -> float | None:
-    """Returns the value, or None where it isn't defined, which Arrow stores as null."""
-    return None if math.isnan(value) else value

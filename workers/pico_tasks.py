@@ -5,6 +5,7 @@ answer (chance 1/16: a relation has so many values), and the last word of a stat
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +73,13 @@ def pico_config(questions: PicoQuestions, corpus: Path) -> dict[str, Any]:
             }
 
 
-def chance_level(questions: PicoQuestions, records: datasets.Dataset) -> float:
-    """Returns what guessing among all possible answers gives."""
+def chance_level(questions: PicoQuestions, records: Sequence[Mapping[str, Any]]) -> float:
+    """Returns what guessing among all possible answers gives, over the records asked."""
     if questions.form == "choice":
-        return sum(1 / len(choices) for choices in records["choices"]) / len(records)
-    values = [len(_RELATIONS[name].values) for name in records["relation"]]
-    return sum(1 / count for count in values) / len(values)
+        possible = [len(record["choices"]) for record in records]
+    else:
+        possible = [len(_RELATIONS[record["relation"]].values) for record in records]
+    return sum(1 / count for count in possible) / len(possible)
 
 
 def _chosen(questions: PicoQuestions, corpus: Path) -> list[dict[str, Any]]:
@@ -91,8 +93,10 @@ def _chosen(questions: PicoQuestions, corpus: Path) -> list[dict[str, Any]]:
         )
     if questions.limit is None or questions.limit >= len(found):
         return found
-    # They are ordered by how often training speaks of their subject: every frequency has a share.
-    return [found[place * len(found) // questions.limit] for place in range(questions.limit)]
+    # They are ordered by how often training speaks of their subject: the middle of each of `limit`
+    # equal parts, so that every frequency has its share.
+    limit = questions.limit
+    return [found[(2 * place + 1) * len(found) // (2 * limit)] for place in range(limit)]
 
 
 def _record(question: dict[str, Any]) -> dict[str, Any]:

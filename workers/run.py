@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 import torch
 
+from jobs.capability_work import IndexWork, InfinigramWork
 from jobs.cells import Cell
 from jobs.events import Progress, Started
 from jobs.findings import AuditWork
@@ -87,6 +88,25 @@ def _make_artifact(cell: Cell, files: Files, report: Report) -> Rows:
                     with artifacts.held(files, work.tokenizer, progress) as tokenizer:
                         drawn = draw_sequences(text, work.draw, tokenizer, folder, progress)
                     (folder / _ROWS).write_text(json.dumps([{"dataset": work.dataset, **drawn}]))
+            case IndexWork() as work:
+                # Imported here: only what counts in a corpus needs it.
+                from workers.infinigram import build_index
+
+                with (
+                    artifacts.fresh_artifact(files, cell.id) as folder,
+                    artifacts.held(files, work.tokenizer, progress) as tokenizer,
+                ):
+                    rows = [build_index(work, files, tokenizer, folder, progress)]
+                    (folder / _ROWS).write_text(json.dumps(rows))
+            case InfinigramWork() as work:
+                from workers.infinigram import look_up
+
+                with (
+                    artifacts.fresh_artifact(files, cell.id) as folder,
+                    artifacts.held(files, work.tokenizer, progress) as tokenizer,
+                ):
+                    rows = look_up(work, files, tokenizer, folder, progress)
+                    (folder / _ROWS).write_text(json.dumps(rows))
             case PretrainWork() as work:
                 with artifacts.resumable_artifact(files, cell.id) as folder:
                     source = artifacts.whole(files, work.corpus)

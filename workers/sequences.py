@@ -113,7 +113,7 @@ def draw_sequences(
             "special tokens",
             "raise the dataset's `sequence_length`, or set special_tokens = false",
         )
-    documents = [d for d in _documents(text, report) if d.strip()]
+    documents = [d for d in read_documents(text, report) if d.strip()]
     order = np.random.default_rng(draw.seed).permutation(len(documents))
     shuffled = [documents[i] for i in order]
     cut = _packed if draw.mode == "packed" else _truncated
@@ -142,7 +142,7 @@ def draw_sequences(
     )
     return {
         "sequences_fingerprint": fingerprint,
-        "tokenizer_fingerprint": _tokenizer_fingerprint(tokenizer_folder),
+        "tokenizer_fingerprint": tokenizer_fingerprint(tokenizer_folder),
         "n_sequences": len(sequences),
         "seq_len": draw.sequence_length,
         "mode": draw.mode,
@@ -157,7 +157,7 @@ def draw_sequences(
 
 def _truncated(documents: Sequence[str], draw: Sequences, tokenizer: Any) -> Iterator[list[int]]:
     """Yields one sequence per document that is long enough, cut at L."""
-    for ids in _tokenized(documents, tokenizer, draw.special_tokens, draw.sequence_length):
+    for ids in tokenized(documents, tokenizer, draw.special_tokens, draw.sequence_length):
         if len(ids) >= draw.minimum_length:
             yield ids
 
@@ -167,7 +167,7 @@ def _packed(documents: Sequence[str], draw: Sequences, tokenizer: Any) -> Iterat
     end, length = tokenizer.eos_token_id, draw.sequence_length
     between = [end] if draw.special_tokens and end is not None else []
     rest: list[int] = []
-    for ids in _tokenized(documents, tokenizer, False, None):
+    for ids in tokenized(documents, tokenizer, False, None):
         if len(ids) < draw.minimum_length:
             continue
         rest += ids + between
@@ -177,9 +177,17 @@ def _packed(documents: Sequence[str], draw: Sequences, tokenizer: Any) -> Iterat
         rest = rest[whole:]
 
 
-def _tokenized(
+def tokenized(
     documents: Sequence[str], tokenizer: Any, special_tokens: bool, longest: int | None
 ) -> Iterator[list[int]]:
+    """Yields the token ids of documents.
+
+    Args:
+        documents: The documents.
+        tokenizer: The tokenizer.
+        special_tokens: Whether it adds its special tokens.
+        longest: Where a document is cut, in tokens; None for nowhere.
+    """
     for start in range(0, len(documents), _BATCH):
         yield from tokenizer(
             list(documents[start : start + _BATCH]),
@@ -190,10 +198,21 @@ def _tokenized(
         )["input_ids"]
 
 
-def _documents(
+def read_documents(
     text: TextFiles | Path | HubStream, report: Callable[[int, int], None]
 ) -> Iterable[str]:
-    """Returns the documents of a text, in the order of the files."""
+    """Returns the documents of a text, in the order of the files.
+
+    Args:
+        text: Files of the user's, a JSONL file of ours with the field `text`, or a dataset on the
+            hub.
+        report: Called with (documents so far, all documents) of a dataset on the hub.
+
+    Raises:
+        DataError: Files that cannot be read or changed since they were planned; a dataset that
+            isn't as the study says.
+        OSError: The hub cannot be reached.
+    """
     if isinstance(text, HubStream):
         return streamed_documents(text, report)
     if isinstance(text, Path):
@@ -258,7 +277,8 @@ def _read_file(path: Path, text: TextFiles) -> list[str]:
             ) from error
 
 
-def _tokenizer_fingerprint(folder: Path) -> str:
+def tokenizer_fingerprint(folder: Path) -> str:
+    """Returns the SHA-256 of the names and contents of a tokenizer's files."""
     sha256 = hashlib.sha256()
     for file in (folder / name for name in TOKENIZER_FILES if (folder / name).is_file()):
         sha256.update(file.name.encode() + b"\0" + file.read_bytes())

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dashboards.tables import checkpoint_table, count, natural, plain, read, with_error
+from dashboards.numbers import count, plain, with_error
+from dashboards.tables import checkpoint_table, natural, read
 from tests.dashboards import synthetic
 
 

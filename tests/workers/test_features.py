@@ -196,7 +196,28 @@ def test_only_what_is_asked_for_is_made() -> None:
     )
     assert passed.layers == {}
     assert passed.loss_sums is None
+    assert passed.swept == {}
     assert seen == [(10, 24), (20, 24), (24, 24)]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_earlier_states_are_those_of_shorter_sequences(name: str) -> None:
+    model = build(EVERY[name])
+    lengths = (1, 4, 11, 12)
+    passed = forward_pass(
+        model,
+        token_sequences(SEQUENCES, 12),
+        batch_size=5,
+        layers=False,
+        loss=False,
+        report=silent,
+        sequence_lengths=lengths,
+    )
+    assert tuple(passed.swept) == lengths
+    for length in lengths:
+        shorter = _pass(model, [sequence[:length] for sequence in SEQUENCES])
+        _close(passed.swept[length], shorter.features)
+    assert torch.equal(passed.swept[12], passed.features)
 
 
 @pytest.mark.parametrize(
