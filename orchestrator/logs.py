@@ -25,7 +25,10 @@ def logs(place: Place, prefix: str, console: Console) -> dict[str, Any]:
         UsageError: No cell's id begins so, or too many do.
         StoreError: The results cannot be read.
     """
-    found = [*_running(place, prefix), *_failed(place, prefix), *_done(place, prefix)]
+    running = list(_running(place, prefix))  # Asked first: such a cell may end meanwhile.
+    ended = [*_failed(place, prefix), *_done(place, prefix)]
+    ids = {cell["cell_id"] for cell in ended}
+    found = [*(cell for cell in running if cell["cell_id"] not in ids), *ended]
     if not found:
         raise UsageError(
             f"no cell whose id begins with '{prefix}' is running, done or failed in {place}",

@@ -34,11 +34,12 @@ class Hub(Protocol):
         It waits while others hold what the disk budget has.
         """
 
-    def prefetch(self, source: HubFolder) -> bool:
+    def prefetch(self, source: HubFolder) -> bool | None:
         """Fetches files that will be needed, if the disk budget has room for them now.
 
         Returns:
-            Whether they are here. What goes wrong is told when they are held.
+            Whether there was room, so that they are here; None if something went wrong, which is
+            told when they are held.
         """
 
 

@@ -77,13 +77,13 @@ class HubCache:
             there = {file.path: self._root / _key(source, file) for file in source.files}
             yield self._folder(source, there)
 
-    def prefetch(self, source: HubFolder) -> bool:
+    def prefetch(self, source: HubFolder) -> bool | None:
         """Fetches files that will be needed, if the disk budget has room for them now.
 
         It lets those go first that are needed already, and what goes wrong is only logged.
 
         Returns:
-            Whether they are here.
+            Whether there was room, so that they are here; None if something went wrong.
         """
         try:
             _check(source)
@@ -97,7 +97,7 @@ class HubCache:
                 self._supply(blobs, _unheard, needed=False)
         except (CellError, OSError) as error:
             _log.info("did not fetch %s ahead: %s", source.repository, error)
-            return False
+            return None
         return True
 
     def _supply(self, blobs: Mapping[str, Wanted], progress: Progress, *, needed: bool) -> None:

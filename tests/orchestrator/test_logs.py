@@ -66,6 +66,15 @@ def test_a_cell_at_work_tells_where(store: Store) -> None:
     assert f"{RUNNING.label}: running for 1 min 5 s · node 10.0.0.4 pid 7" in text
 
 
+def test_a_cell_that_ended_is_not_at_work_though_the_driver_last_said_so(store: Store) -> None:
+    running = tuple(Running(c.id, c.label, "10.0.0.4 pid 7", 1.0, None) for c in (DONE, FAILED))
+    snapshot = Snapshot("running", (), running, (), 1, 1, 0.0, 0, 0.0)
+    with telling(store.place, "words", print) as publish:
+        publish(lambda: snapshot)
+        assert _asked(store.place, DONE)[1]["state"] == "done in 3.0 s"
+        assert _asked(store.place, FAILED)[1]["state"].startswith("failed (data)")
+
+
 def test_an_id_that_nothing_has_is_an_error(store: Store) -> None:
     with pytest.raises(UsageError, match="no cell whose id begins with 'zz'"):
         logs(store.place, "zz", Console(quiet=True))

@@ -42,20 +42,21 @@ class _Hub:
 
     def __init__(self) -> None:
         self.fetched: list[HubFolder] = []
+        self.too_large: set[HubFolder] = set()
         self._noted = threading.Condition()
         self._let_go = threading.Semaphore(0)
 
     def hold(self, source: HubFolder, progress: Progress) -> AbstractContextManager[Path]:
         raise AssertionError(source)
 
-    def prefetch(self, source: HubFolder) -> bool:
+    def prefetch(self, source: HubFolder) -> bool | None:
         with self._noted:
             self.fetched.append(source)
             self._noted.notify_all()
         assert self._let_go.acquire(timeout=SECONDS)
         if source == weights(1):
             raise OSError("no such host")
-        return source != weights(2)
+        return None if source == weights(2) else source not in self.too_large
 
     def let_go(self, count: int) -> None:
         """Ends so many prefetches, those under way first."""
@@ -94,8 +95,41 @@ def test_promises_are_fetched_in_order_whatever_becomes_of_each(
     assert caplog.messages == [
         f"{names[0]} finished",
         f"{names[1]} failed: OSError: no such host",
-        f"{names[2]} found no room on the disk",
+        f"{names[2]} failed",
     ]
+
+
+def test_what_finds_no_room_is_fetched_before_later_promises_once_another_task_begins(
+    prefetcher: Prefetcher, hub: _Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "eigentrace")
+    hub.too_large.add(weights(3))
+    hub.let_go(100)
+    for number in (3, 4):
+        prefetcher.promise((weights(number),))
+    _until(lambda: "found no room on the disk" in caplog.text)
+    prefetcher.begin((CELLS[0],))
+    assert hub.wait_for(2) == [weights(3)] * 2
+    _until(lambda: caplog.text.count("found no room on the disk") == 2)
+    hub.too_large.clear()
+    prefetcher.begin((CELLS[1],))
+    assert hub.wait_for(4) == [weights(3)] * 3 + [weights(4)]
+
+
+def test_who_waits_for_room_is_forgotten_for_newer_promises_and_for_its_own_task(
+    prefetcher: Prefetcher, hub: _Hub
+) -> None:
+    hub.too_large |= {weights(0), weights(3)}
+    hub.let_go(100)
+    prefetcher.promise((weights(0),))
+    hub.wait_for(1)
+    prefetcher.begin((CELLS[0],))
+    prefetcher.promise((weights(3),))
+    _until(lambda: weights(3) in hub.fetched)
+    assert hub.fetched.count(weights(0)) <= 2
+    for number in (1, 2):
+        prefetcher.promise((weights(number),))
+    _until(lambda: hub.fetched[-2:] == [weights(1), weights(2)])
 
 
 def test_what_has_not_begun_is_forgotten_for_newer_promises(
