@@ -102,3 +102,36 @@ def test_what_is_frozen_or_tiny_is_no_swap() -> None:
         )
         small.append(replace(checkpoint, source=replace(checkpoint.source, files=files)))
     assert not audit(small).findings
+
+
+PYTHIA = [0, *(2**power for power in range(10)), *range(1000, 144000, 1000)]
+
+
+def test_the_known_faults_of_public_series_are_found_and_nothing_else() -> None:
+    """Those of the issues EleutherAI/pythia#205, #206, #83 and #198, and allenai/OLMo#915."""
+    wrong = PYTHIA[40:126]
+    final = {step: whole("143000" if step in wrong else f"{step}") for step in PYTHIA}
+    found = audit(series_of(final), last_steps={"model": 143000})
+    assert verdicts(found) == dict.fromkeys(wrong, "duplicate")
+    assert (len(wrong), len(found.checkpoints), len(PYTHIA)) == (86, 68, 154)
+
+    shards = {s: [f"{s}/{n}" for n in range(3)] for s in PYTHIA}
+    for step in (50000, 58000):
+        shards[step][0] = shards[143000][0]
+    found = audit(
+        series_of({s: sharded(*c) for s, c in shards.items()}), last_steps={"model": 143000}
+    )
+    assert verdicts(found) == {50000: "swapped_shard", 58000: "swapped_shard"}
+
+    for pair in ((0, 1), (0, 2)):
+        twins = {step: whole("0" if step in pair else f"{step}") for step in PYTHIA}
+        found = audit(series_of(twins), last_steps={"model": 143000})
+        assert verdicts(found) == dict.fromkeys(pair, "duplicate")
+
+    olmo = {step: whole(f"{step}") for step in range(1000, 929000, 1000)}
+    same = (101000, 175000, 300000)
+    found = audit(
+        series_of(olmo | dict.fromkeys(same, whole("same"))), last_steps={"model": 928000}
+    )
+    assert verdicts(found) == dict.fromkeys(same, "duplicate")
+    assert len(found.findings) == len(found.refused)
