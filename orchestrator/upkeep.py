@@ -48,10 +48,12 @@ def compact(place: Place, console: Console) -> dict[str, Any]:
 
     Raises:
         UsageError: A run is at work on results behind a URL, which no lock protects.
+        StoreError: There are no results, or they cannot be written.
     """
     from orchestrator.compact import compact as merge
 
-    store = _existing(place)
+    _existing(place)
+    store = Store(place)
     live = None if place.is_local else read_live(place)
     if live is not None and not live.silent:
         raise UsageError(
