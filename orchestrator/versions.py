@@ -12,7 +12,7 @@ import jobs
 from jobs.errors import UsageError
 
 _PACKAGES = ("jobs", "orchestrator", "workers", "dashboards")
-_LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "pyarrow")
+_LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "pyarrow", "lm_eval")
 
 
 def versions() -> dict[str, str]:

@@ -20,7 +20,16 @@ from workers.measure import Rows
 
 Report = Callable[[Event], None]
 
-_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "pyarrow", "datasets")
+_LIBRARIES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "scipy",
+    "pyarrow",
+    "datasets",
+    "lm_eval",
+)
 
 
 @dataclass(frozen=True)

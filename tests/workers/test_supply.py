@@ -143,7 +143,7 @@ def test_what_is_needed_goes_before_what_is_fetched_ahead(
     monkeypatch.setattr(download, "_TRIES", 10**9)
     ahead, needed = numbered(local_hub, 1, 5000), numbered(local_hub, 2)
     hold = local_hub.faults.hold("/org/model1/*", 3000, times=None)
-    done: list[bool] = []
+    done: list[bool | None] = []
     thread = threading.Thread(target=lambda: done.append(HubCache(tmp_path).prefetch(ahead)))
     thread.start()
     assert hold.reached.wait(30)
