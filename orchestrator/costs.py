@@ -23,6 +23,7 @@ from jobs.findings import AuditWork
 from jobs.frozen import DType
 from jobs.questions import Questions
 from jobs.text_spec import Sequences
+from jobs.toy_work import ToyWork
 from jobs.work import (
     CheckpointWork,
     CorpusWork,
@@ -49,6 +50,7 @@ PartName = Literal[
     "generations",
     "index",
     "infinigram",
+    "toy",
 ]
 
 UTILIZATION = {"gpu": 0.3, "gpu float32": 0.6, "cpu": 0.5}
@@ -70,6 +72,7 @@ _EXAMPLES = 1000  # What a task without a limit is taken to hold, in few-token o
 _OPTIONS = 4
 _REQUEST_TOKENS = 64
 _ASKING_SECONDS = 0.2
+_TOY_SECONDS = 2e-9  # One multiplication of the tractable model: tensors as large as a cache.
 _FACTORIZATION_FLOPS = 12  # Times d³: 9 for eigenvalues and vectors, 8/3 for singular values.
 
 
@@ -148,6 +151,8 @@ class Costs:
                 return Part("index", _INDEX_SECONDS)
             case InfinigramWork(questions):
                 return Part("infinigram", 1 + _examples(questions) * _LOOKUP_SECONDS)
+            case ToyWork() as work:
+                return Part("toy", 0.2 + work.multiplications * _TOY_SECONDS)
             case _:
                 raise ValueError(f"a cell of kind {cell.work.kind} needs a checkpoint")
 

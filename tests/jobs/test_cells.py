@@ -23,6 +23,8 @@ from jobs.questions import HarnessQuestions, HubData, PicoQuestions
 from jobs.records import SIDE_TABLES, TABLES
 from jobs.sources import Folder, Produced, TextFiles
 from jobs.text_spec import LocalText, PicoText
+from jobs.toy_spec import ToySweep
+from jobs.toy_work import ToyWork
 from jobs.work import (
     CheckpointWork,
     CorpusWork,
@@ -43,6 +45,9 @@ TEXT = TextFiles((("/text.txt", A),), "text", "\n\n")
 ASKED = PicoQuestions("facts", A, "open", "heldout", 3)
 NAMED = HarnessQuestions("mine", "sciq", None, TEXT, 0, None)
 FOREIGN = ForeignIndex("/one", (("table.0", 3, A),), 2)
+SWEEP = ToySweep(
+    name="two", counts=((2, 1),), widths=(1,), scales=(0.1,), learning_rates=(0.1,), seeds=2
+)
 WORKS: tuple[Work, ...] = (
     CorpusWork(PicoCorpus(), A),
     PretrainWork(PicoModel(), A),
@@ -58,6 +63,7 @@ WORKS: tuple[Work, ...] = (
     InfinigramWork(ASKED, Produced(A, ""), TOKENIZER),
     MemorizationWork("facts", A, "float32"),
     GenerateWork(("Once",), 8, "float32"),
+    ToyWork(SWEEP),
 )
 
 ASKED_CHANGES: tuple[dict[str, Any], ...] = (
@@ -65,6 +71,19 @@ ASKED_CHANGES: tuple[dict[str, Any], ...] = (
     {"form": "choice"},
     {"questions": "train"},
     {"limit": None},
+)
+SWEEP_CHANGES: tuple[dict[str, Any], ...] = (
+    {"counts": ((1, 2),)},
+    {"widths": (2,)},
+    {"scales": (0.2,)},
+    {"learning_rates": (0.2,)},
+    {"loss": "squared_error"},
+    {"start": "balanced"},
+    {"seeds": 3},
+    {"first_seed": 1},
+    {"last_step": 5},
+    {"points": 9},
+    {"keep": 1},
 )
 NAMED_CHANGES: tuple[dict[str, Any], ...] = (
     {"task": "arc_easy"},
@@ -186,6 +205,7 @@ def test_contents_of_a_checkpoint_are_part_of_every_id(field: str, new: Any) -> 
         (WORKS[13], "prompts", ("Twice",)),
         (WORKS[13], "new_tokens", 9),
         (WORKS[13], "dtype", "bfloat16"),
+        *((WORKS[14], "sweep", SWEEP.model_copy(update=change)) for change in SWEEP_CHANGES),
     ],
 )
 def test_parameters_are_part_of_an_id(work: Work, field: str, new: Any) -> None:
@@ -238,6 +258,7 @@ _MODELS = st.fixed_dictionaries(
         "gradient_clip": st.sampled_from([0.5, 1.0]),
         "seed": st.integers(0, 2),
         "threads": st.integers(1, 2),
+        "target_weights": st.sampled_from(["equal", "inverse_frequency"]),
     }
 )
 _CORPORA = st.fixed_dictionaries(

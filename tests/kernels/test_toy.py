@@ -36,7 +36,7 @@ def test_runs_are_those_of_autograd(
 ) -> None:
     runs = [Run(counts, width, 0.3, 0.02, seed, loss, start) for seed in range(3)]
     steps = (0, 1, 7, 40)
-    found = descend(runs, steps, keep=3)
+    found = descend(runs, steps, keep=(0, 1, 2))
     for place, run in enumerate(runs):
         for when, (f, w) in enumerate(references.descend_alone(run, *initial(run), steps)):
             np.testing.assert_allclose(found.features[place, when], f, rtol=1e-10, atol=1e-13)
@@ -52,7 +52,7 @@ def test_runs_are_those_of_autograd(
 @pytest.mark.parametrize("loss", LOSSES)
 def test_one_step_is_equation_12_and_the_gradient_by_finite_differences(loss: Loss) -> None:
     run = Run(SKEWED, 2, 0.5, 0.01, 3, loss)
-    found = descend([run], (0, 1), keep=1)
+    found = descend([run], (0, 1), keep=(0,))
     (f, moved), (w, turned) = found.features[0], found.weights[0]
     by_equation = residual(run, f, w)
     torch.testing.assert_close(moved, f - 0.01 * by_equation @ w.T, rtol=1e-12, atol=1e-14)
@@ -79,7 +79,7 @@ def test_what_theorem_b2_conserves_is_off_by_the_step_size(loss: Loss, start: St
         found = descend(
             [Run(SKEWED, 2, 0.4, rate, seed, loss, start) for seed in range(4)],
             (0, 50 * 2**halvings),
-            keep=4,
+            keep=range(4),
         )
         f, w = found.features, found.weights
         kept = f.mT @ f - w @ w.mT
@@ -93,7 +93,7 @@ def test_what_theorem_b2_conserves_is_off_by_the_step_size(loss: Loss, start: St
 @pytest.mark.parametrize("width", [2, 3, 4])
 def test_theorem_b2_from_the_balanced_start(loss: Loss, width: int) -> None:
     run = Run(SKEWED, width, 0.4, 4e-4, 1, loss, "balanced")
-    found = descend([run], (0, 1000, 5000), keep=1)
+    found = descend([run], (0, 1000, 5000), keep=(0,))
     torch.testing.assert_close(found.sigma_features, found.sigma_weights, rtol=2e-3, atol=1e-4)
     for f, w in zip(found.features[0], found.weights[0], strict=True):
         right = torch.linalg.svd(f, full_matrices=False)[2]
@@ -108,7 +108,7 @@ def test_theorem_b2_from_the_balanced_start(loss: Loss, width: int) -> None:
 def test_theorem_b3_singular_values_grow_by_equations_17_and_18(loss: Loss) -> None:
     rate = 6e-5
     run = Run(SKEWED, 2, 0.4, rate, 2, loss, "balanced")
-    found = descend([run], (0, 1, 5000, 5001), keep=1)
+    found = descend([run], (0, 1, 5000, 5001), keep=(0,))
     for before in (0, 2):
         f, w = found.features[0, before], found.weights[0, before]
         u1, sigma1, v1 = torch.linalg.svd(f, full_matrices=False)
@@ -124,7 +124,7 @@ def test_theorem_b3_singular_values_grow_by_equations_17_and_18(loss: Loss) -> N
 def test_one_example_of_one_class_follows_its_closed_form() -> None:
     """Squared error, d = 1, f = w: the scalar map s ← s + η s (1 − s²), to s = 1."""
     run = Run((1,), 1, 0.1, 0.05, 0, "squared_error", "balanced")
-    found = descend([run], tuple(range(200)), keep=1)
+    found = descend([run], tuple(range(200)), keep=(0,))
     size = abs(float(initial(run)[1][0, 0]))
     sign = float(torch.sign(found.features[0, 0, 0, 0] * found.weights[0, 0, 0, 0]))
     for step in range(200):
@@ -155,11 +155,11 @@ def test_a_run_does_the_same_whatever_runs_beside_it(
     counts: tuple[int, ...], width: int, loss: Loss, chunk: int, many: int
 ) -> None:
     runs = [Run(counts, width, 0.2 + 0.1 * s, 0.01 * (1 + s), s, loss) for s in range(many)]
-    together = descend(runs, (0, 3, 11), keep=many)
+    together = descend(runs, (0, 3, 11), keep=range(many))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(toy, "_CHUNK_ELEMENTS", chunk)
-        chunked = descend(runs, (0, 3, 11), keep=many)
-    alone = [descend([run], (0, 3, 11), keep=1) for run in runs]
+        chunked = descend(runs, (0, 3, 11), keep=range(many))
+    alone = [descend([run], (0, 3, 11), keep=(0,)) for run in runs]
     for name in ("features", "weights", "rankme", "loss", "probabilities", "sigma_weights"):
         whole = getattr(together, name)
         torch.testing.assert_close(whole, getattr(chunked, name), rtol=1e-12, atol=1e-14)
@@ -174,6 +174,14 @@ def test_a_run_that_diverges_is_told_and_harms_no_other() -> None:
     assert found.diverged.tolist() == [100, -1]
     assert math.isnan(float(found.rankme[0, -1]))
     torch.testing.assert_close(found.rankme[1:], descend([good], (0, 1, 100, 200)).rankme)
+
+
+def test_only_the_runs_that_are_named_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [Run(SKEWED, 2, 0.3, 0.01, seed) for seed in range(5)]
+    monkeypatch.setattr(toy, "_CHUNK_ELEMENTS", 2 * 15 * 4)
+    some, every = descend(runs, (0, 9), keep=(1, 2, 4)), descend(runs, (0, 9), keep=range(5))
+    torch.testing.assert_close(some.features, every.features[[1, 2, 4]])
+    torch.testing.assert_close(some.weights, every.weights[[1, 2, 4]])
 
 
 def test_seeds_and_scales_are_told_apart() -> None:

@@ -76,8 +76,8 @@ class Trajectories:
         probabilities: Mean over a class's examples of the probability of that class (for squared
             error: of its output, whose target is 1); shape (R, T, classes).
         loss: Mean over the examples, in nats or squared units; shape (R, T).
-        features: f of the first K runs; shape (K, T, b, d).
-        weights: W of the first K runs; shape (K, T, d, classes).
+        features: f of the K runs that were to be kept; shape (K, T, b, d).
+        weights: W of the same; shape (K, T, d, classes).
         diverged: First recorded step at which f or W is no longer finite, else −1; int64, (R,).
     """
 
@@ -122,13 +122,13 @@ def initial(run: Run) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return columns * sigma @ left.T, weights
 
 
-def descend(runs: Sequence[Run], steps: Sequence[int], keep: int = 0) -> Trajectories:
+def descend(runs: Sequence[Run], steps: Sequence[int], keep: Sequence[int] = ()) -> Trajectories:
     """Runs gradient descent on many runs at once.
 
     Args:
         runs: At least one; all of one shape.
         steps: Steps to record, ascending, from 0 on; the last one ends the runs.
-        keep: Of how many runs, the first ones, to record f and W themselves.
+        keep: Places of the runs, ascending, of which to record f and W themselves.
 
     Returns:
         What they did. Runs that diverge go on as NaN.
@@ -144,7 +144,9 @@ def descend(runs: Sequence[Run], steps: Sequence[int], keep: int = 0) -> Traject
     examples, _, classes, _ = runs[0].shape
     size = max(1, _CHUNK_ELEMENTS // (examples * classes))
     parts = [
-        _Recorder(runs[start : start + size], max(0, keep - start)).run(steps)
+        _Recorder(
+            runs[start : start + size], [k - start for k in keep if start <= k < start + size]
+        ).run(steps)
         for start in range(0, len(runs), size)
     ]
     names = ("rankme", "sigma_features", "sigma_weights", "probabilities", "loss", "diverged")
@@ -156,7 +158,7 @@ def descend(runs: Sequence[Run], steps: Sequence[int], keep: int = 0) -> Traject
 class _Recorder:
     """Runs some runs together. Shapes end in R: f (b, d, R), W (d, classes, R)."""
 
-    def __init__(self, runs: Sequence[Run], keep: int) -> None:
+    def __init__(self, runs: Sequence[Run], keep: Sequence[int]) -> None:
         starts = [initial(run) for run in runs]
         self._features = torch.from_numpy(np.stack([f for f, _ in starts], axis=-1))
         self._weights = torch.from_numpy(np.stack([w for _, w in starts], axis=-1))
@@ -167,7 +169,7 @@ class _Recorder:
         )
         self._rates = torch.tensor([-run.learning_rate for run in runs], dtype=torch.float64)
         self._cross_entropy = runs[0].loss == "cross_entropy"
-        self._keep = keep
+        self._keep = torch.tensor(keep, dtype=torch.int64)
         self._residual = torch.empty_like(self._targets)
 
     def run(self, steps: Sequence[int]) -> Trajectories:
@@ -243,8 +245,8 @@ class _Recorder:
             sigma_weights,
             own.T.contiguous(),
             torch.where(finite, loss, torch.nan),
-            features[: self._keep].clone(),
-            weights[: self._keep].clone(),
+            features[self._keep],
+            weights[self._keep],
         )
 
 
