@@ -9,8 +9,11 @@ import jinja2
 import pyarrow as pa
 from markupsafe import Markup
 
+from dashboards import query
 from dashboards.audit import audit_table
 from dashboards.figures import figures
+from dashboards.phase_figures import comparisons, phase_strip
+from dashboards.phase_table import phase_table, toy_table
 from dashboards.summary import summary
 from dashboards.tables import (
     Measured,
@@ -22,6 +25,7 @@ from dashboards.tables import (
     read,
     with_error,
 )
+from dashboards.toy_figures import toy_figures
 from jobs.place import Place
 
 PAGE = "report.html"
@@ -46,7 +50,10 @@ def render(
         StoreError: The results cannot be read, or the report cannot be written.
     """
     measured = read(results)
-    drawn = figures(measured)
+    found = query.load("phases", results).to_pylist()
+    toys = toy_figures(results)
+    strip = phase_strip(found)
+    drawn = [*([strip] if strip else []), *figures(measured), *comparisons(measured), *toys]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -59,7 +66,9 @@ def render(
         study=study_name,
         digest=digest,
         summaries=summary(measured),
-        missing=missing_parts(measured),
+        missing=missing_parts(measured) if measured.checkpoints or not toys else [],
+        phases=phase_table(found),
+        toy=toy_table(results),
         figures=drawn,
         axes=[axis for axis in ("step", "tokens") if any(axis in f.specs for f in drawn)],
         drawings={f.key: {"rows": f.rows, "specs": f.specs} for f in drawn},

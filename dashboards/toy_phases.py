@@ -72,8 +72,8 @@ def toy_phases(results: str | Path | Place, floor: float = FLOOR) -> pa.Table:
         floor: Smallest change of rankme that counts, relative to the larger value.
 
     Returns:
-        For each setting the row of `COMPRESSES`, then one row per verdict, the most frequent
-        first.
+        For each setting the rows of `COMPRESSES` and `FIGURE_5`, then one row for every other
+        verdict that occurs, the most frequent first.
 
     Raises:
         StoreError: The place cannot be read.
@@ -156,8 +156,10 @@ def _rows(table: pa.Table, floor: float) -> Iterator[dict[str, Any]]:
         told = Counter(verdicts(values, floor))
         base = setting | {"last_step": last_step}
         yield base | _counted(COMPRESSES, sum(n for v, n in told.items() if compresses(v)), told)
+        yield base | _counted(FIGURE_5, told[FIGURE_5], told)
         for verdict, runs in sorted(told.items(), key=lambda item: (-item[1], item[0])):
-            yield base | _counted(verdict, runs, told)
+            if verdict != FIGURE_5:
+                yield base | _counted(verdict, runs, told)
 
 
 def _counted(verdict: str, runs: int, told: Counter[str]) -> dict[str, Any]:

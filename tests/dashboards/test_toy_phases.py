@@ -51,12 +51,13 @@ def test_runs_are_counted_by_setting(tmp_path: Path) -> None:
     told = [(row["model"], row["verdict"], row["runs"], row["n"]) for row in rows]
     assert told == [
         ("control", COMPRESSES, 0, 2),
+        ("control", FIGURE_5, 0, 2),
         ("control", "entropy_seeking", 2, 2),
         ("figure-5", COMPRESSES, 3, 4),
         ("figure-5", FIGURE_5, 3, 4),
         ("figure-5", "warmup", 1, 4),
     ]
-    assert rows[3]["fraction"] == 0.75
-    assert rows[3]["fraction_low"] < 0.75 < rows[3]["fraction_high"]
+    assert rows[4]["fraction"] == 0.75
+    assert rows[4]["fraction_low"] < 0.75 < rows[4]["fraction_high"]
     assert rows[0]["last_step"] == 10
     assert load("toy_phases", results).equals(toy_phases(results))
