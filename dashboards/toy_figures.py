@@ -190,7 +190,12 @@ def _fractions(rows: Sequence[Row]) -> list[Figure]:
     base = alt.Chart(alt.NamedData("rows")).encode(y=y, color=colour, yOffset="what:N")
     chart = alt.layer(
         base.mark_rule(strokeWidth=2).encode(
-            x=alt.X("low:Q", title="fraction of the seeds", scale=alt.Scale(domain=[0, 1])),
+            x=alt.X(
+                "low:Q",
+                title="fraction of the seeds",
+                scale=alt.Scale(domain=[0, 1]),
+                axis=alt.Axis(tickCount=5),
+            ),
             x2="high:Q",
         ),
         base.mark_point(filled=True, size=50).encode(

@@ -19,6 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from workers.kernels.jacobi import singular_values
+
 Loss = Literal["cross_entropy", "squared_error"]
 Start = Literal["gaussian", "balanced"]
 
@@ -234,19 +236,24 @@ class _Recorder:
             loss = 0.5 * (logits - targets).square().sum(dim=1).mean(dim=0)
             outputs = logits
         own = (outputs * targets).sum(dim=0) / targets.sum(dim=0)
-        features, weights = (t.movedim(-1, 0) for t in (self._features, self._weights))
-        finite = torch.isfinite(features).flatten(1).all(1) & torch.isfinite(weights).flatten(
-            1
-        ).all(1)
-        sigma_features, sigma_weights = (_singular_values(t, finite) for t in (features, weights))
+        sigma_features, sigma_weights = (
+            singular_values(tensor).T.contiguous() for tensor in (self._features, self._weights)
+        )
+        finite = torch.isfinite(sigma_features).all(dim=1) & torch.isfinite(sigma_weights).all(
+            dim=1
+        )
+        features, weights = (
+            tensor[..., self._keep].movedim(-1, 0).contiguous()
+            for tensor in (self._features, self._weights)
+        )
         return (
             rankme(sigma_features),
             sigma_features,
             sigma_weights,
             own.T.contiguous(),
             torch.where(finite, loss, torch.nan),
-            features[self._keep],
-            weights[self._keep],
+            features,
+            weights,
         )
 
 
@@ -262,9 +269,3 @@ def rankme(sigma: Tensor) -> Tensor:
     energy = sigma.square()
     shares = energy / energy.sum(dim=-1, keepdim=True)
     return torch.special.entr(shares).sum(dim=-1).exp()
-
-
-def _singular_values(matrices: Tensor, finite: Tensor) -> Tensor:
-    """Singular values of a batch, NaN where a matrix isn't finite: LAPACK would refuse all."""
-    usable = torch.where(finite[:, None, None], matrices, 1.0)
-    return torch.where(finite[:, None], torch.linalg.svdvals(usable), torch.nan)
