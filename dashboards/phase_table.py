@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 _FIGURE = re.compile(r"(.+)-(5|12a|12b|13a|13b)")
 _GONE = 0.05
-"""A control removes the compression if the interval of its fraction lies below this."""
+"""A control removes something if the interval of its fraction lies below this."""
 _SHOWN = 12
 
 
@@ -99,18 +99,24 @@ def toy_sentences(rows: Sequence[Row]) -> list[str]:
         )
         for control in ("12a", "12b", "13a", "13b"):
             if (prefix, control, COMPRESSES) in fractions:
-                found = fractions[prefix, control, COMPRESSES]
-                told.append(f"{prefix}-{control}: {_judged(found, figure)}")
+                any_, same = (fractions[prefix, control, v] for v in (COMPRESSES, FIGURE_5))
+                told.append(
+                    f"{prefix}-{control}: {_judged(same, exact, 'exactly Figure 5')}; "
+                    f"{_judged(any_, figure, 'an expansion and a compression after it')}."
+                )
     return told
 
 
-def _judged(control: Row, figure: Row) -> str:
+def _judged(control: Row, figure: Row, what: str) -> str:
+    """Says whether a control removes something, as the paper says."""
     share = _share(control)
-    if control["fraction_high"] < _GONE:
-        return f"the control removes the compression, as the paper says: left in {share}."
+    if figure["fraction_high"] < _GONE:
+        return f"{what} in {share}, but it hardly appears without the control either"
+    if control["fraction_high"] < min(_GONE, figure["fraction_low"]):
+        return f"the control removes {what}, as the paper says: left in {share}"
     if control["fraction_high"] < figure["fraction_low"]:
-        return f"the control makes compression rarer but does not remove it: {share}."
-    return f"the control does not remove the compression, against the paper: {share}."
+        return f"the control makes {what} rarer but does not remove it: {share}"
+    return f"the control does not remove {what}, against the paper: {share}"
 
 
 def _found(rows: Sequence[Row], settings: Mapping[str, set[str]]) -> list[str]:

@@ -104,9 +104,9 @@ def test_a_sweep_over_skews_and_widths_is_a_diagram(results: Path) -> None:
 @pytest.mark.parametrize(
     ("returning", "said"),
     [
-        (0, "figure-12a: the control removes the compression, as the paper says"),
-        (20, "figure-12a: the control makes compression rarer but does not remove it"),
-        (80, "figure-12a: the control does not remove the compression, against the paper"),
+        (0, "the control removes exactly Figure 5, as the paper says: left in 0.0%"),
+        (20, "the control makes exactly Figure 5 rarer but does not remove it: 20.0%"),
+        (80, "the control does not remove exactly Figure 5, against the paper: 80.0%"),
     ],
 )
 def test_sentences_say_what_a_control_does(results: Path, returning: int, said: str) -> None:
@@ -114,7 +114,15 @@ def test_sentences_say_what_a_control_does(results: Path, returning: int, said: 
     toy(results, "figure-12a", [RETURNS] * returning + [EXPANDS] * (100 - returning))
     told = toy_sentences(toy_phases(results).to_pylist())
     assert "figure-5: RankMe expands and then compresses in 80.0% [71.1%, 86.7%] of 100" in told[0]
-    assert told[1].startswith(said)
+    assert told[1].startswith(f"figure-12a: {said}")
+    assert "an expansion and a compression after it" in told[1]
+
+
+def test_a_control_of_what_hardly_appears_says_so(results: Path) -> None:
+    toy(results, "figure-5", [EXPANDS] * 100)
+    toy(results, "figure-13b", [EXPANDS] * 100)
+    told = toy_sentences(toy_phases(results).to_pylist())
+    assert told[1].count("it hardly appears without the control either") == 2
 
 
 def test_a_report_of_the_toy_alone_misses_no_checkpoints(results: Path) -> None:
