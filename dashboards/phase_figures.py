@@ -1,8 +1,8 @@
 """Figures of phases: each model's along training, and groups of models that differ by one thing."""
 
 import re
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -48,7 +48,8 @@ def phase_strip(rows: Sequence[Row]) -> Figure | None:
     )
     if not bars:
         return None
-    steps = [{"step": bar[end]} for bar in bars for end in ("start", "end")]
+    # From the first step on the axis is logarithmic, whatever ends first.
+    steps = [{"step": 1}, *({"step": bar[end]} for bar in bars for end in ("start", "end"))]
     chart = (
         alt.Chart(alt.NamedData("rows"))
         .mark_bar(height=16, cornerRadius=2)
@@ -83,7 +84,7 @@ def phase_strip(rows: Sequence[Row]) -> Figure | None:
     )
 
 
-def comparisons(measured: Measured) -> list[Figure]:
+def comparisons(measured: Measured, phases: Sequence[Row]) -> list[Figure]:
     """Draws groups of models that differ by their seed alone, one colour for each group.
 
     Models belong together if their names differ only by a number at their end: `constant-0` and
@@ -91,6 +92,7 @@ def comparisons(measured: Measured) -> list[Figure]:
 
     Args:
         measured: The rows of the results.
+        phases: Rows of `phases`, whose verdicts are counted in the captions.
 
     Returns:
         A figure of rankme and one of norm CV for each suite.
@@ -107,7 +109,8 @@ def comparisons(measured: Measured) -> list[Figure]:
                 and row[column] is not None
             )  # fmt: skip
             if points:
-                drawn.append(_comparison(suite, column, title, points))
+                told = _verdicts(phases, suite, column, groups)
+                drawn.append(_comparison(suite, column, title, points, told))
     return drawn
 
 
@@ -128,7 +131,25 @@ def _groups(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
     }
 
 
-def _comparison(suite: str, column: str, title: str, points: Sequence[Row]) -> Figure:
+def _verdicts(phases: Sequence[Row], suite: str, metric: str, groups: Mapping[str, str]) -> str:
+    """Says how many models of each group have which verdict."""
+    verdicts = {
+        (row["model"], row["dataset"]): row["verdict"]
+        for row in phases
+        if (row["suite"], row["metric"]) == (suite, metric)
+        and row["model"] in groups
+        and row["layer"] in (None, LAST_LAYER)
+    }
+    counts = Counter((groups[model], verdict) for (model, _), verdict in verdicts.items())
+    told: dict[str, list[str]] = defaultdict(list)
+    for (group, verdict), number in sorted(counts.items(), key=lambda item: -item[1]):
+        told[group].append(f"{number} × {verdict}")
+    return "; ".join(f"{name}: {', or '.join(told[name])}" for name in sorted(told, key=natural))
+
+
+def _comparison(
+    suite: str, column: str, title: str, points: Sequence[Row], verdicts: str
+) -> Figure:
     names = sorted({row["group"] for row in points}, key=natural)
     base = alt.Chart(alt.NamedData("rows")).encode(
         x=training_axis(points, "step"),
@@ -162,7 +183,7 @@ def _comparison(suite: str, column: str, title: str, points: Sequence[Row]) -> F
         title=f"{title}, {suite}: {' / '.join(names)}",
         caption=(
             "One line for each seed, one colour for each group of models, named as its models are "
-            "without the number at their end."
+            f"without the number at their end. Phases: {verdicts}."
         ),
         alternative=(
             f"Line chart of {title} against training; first value, lowest, highest and last of "

@@ -53,7 +53,7 @@ def render(
     found = query.load("phases", results).to_pylist()
     toys = toy_figures(results)
     strip = phase_strip(found)
-    drawn = [*([strip] if strip else []), *figures(measured), *comparisons(measured), *toys]
+    drawn = [*([strip] if strip else []), *figures(measured), *comparisons(measured, found), *toys]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -104,7 +104,7 @@ def _planes(kept: Sequence[Row]) -> list[Figure]:
                 ),
                 alternative=f"Paths of {title} for {', '.join(r['model'] for r in kept)}.",
                 rows=tuple(points),
-                specs={"step": _panels(marks, {"x": "independent", "y": "independent"})},
+                specs={"step": _panels(marks)},
             )
         )
     return drawn
@@ -157,7 +157,7 @@ def _singular_values(kept: Sequence[Row]) -> list[Figure]:
             caption="The same runs. RankMe is exp of the entropy of σ²/Σσ² of the features.",
             alternative=f"Line charts against the step. {ends}.",
             rows=tuple(points),
-            specs={"step": _panels(marks, {"y": "independent"})},
+            specs={"step": _panels(marks)},
         )
     ]
 
@@ -277,9 +277,9 @@ def _diagrams(rows: Sequence[Row]) -> list[Figure]:
     return drawn
 
 
-def _panels(marks: Any, scales: dict[str, Any]) -> dict[str, Any]:
+def _panels(marks: Any) -> dict[str, Any]:
     chart = marks.facet(facet=alt.Facet("sweep:N", title=None), columns=3)
-    return plain(chart.resolve_scale(**scales))
+    return plain(chart.resolve_scale(x="independent", y="independent"))
 
 
 def _vectors(run: Row, name: str) -> Array:

@@ -113,7 +113,7 @@ def test_python_examples_run(
     assert run.main(["full", "--study", "smoke", "--executor", "inline"]) == 0
     capsys.readouterr()
     examples = _blocks("python")
-    assert len(examples) == 4
+    assert len(examples) == 5
     for example in examples:
         exec(compile(example, "README.md", "exec"), {})
         assert capsys.readouterr().out.strip()

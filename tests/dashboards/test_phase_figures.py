@@ -60,7 +60,9 @@ def test_models_that_differ_by_seed_are_compared(results: Path) -> None:
     for model in ("ordinary-0", "ordinary-1", "flat-0", "flat-1", "lonely-0"):
         synthetic.trajectory(results, COURSE, model=model, steps=STEPS)
         synthetic.head(results, model, 0, 0.1)
-    figures = comparisons(read(results))
+    figures = comparisons(read(results), phases(results).to_pylist())
+    verdict = "2 × warmup, entropy_seeking, compression_seeking"
+    assert f"Phases: flat: {verdict}; ordinary: {verdict}." in figures[0].caption
     assert [figure.key for figure in figures] == ["compared-rankme-pico", "compared-norm_cv-pico"]
     assert figures[0].title == "RankMe, pico: flat / ordinary"
     assert {row["model"] for row in figures[0].rows} == {
@@ -71,7 +73,7 @@ def test_models_that_differ_by_seed_are_compared(results: Path) -> None:
 def test_models_of_several_sizes_are_no_seeds(results: Path) -> None:
     for model in ("pico-64", "pico-128"):
         synthetic.trajectory(results, COURSE, model=model, steps=STEPS)
-    assert comparisons(read(results)) == []
+    assert comparisons(read(results), []) == []
 
 
 def test_toy_figures_draw_what_was_kept(results: Path) -> None:
