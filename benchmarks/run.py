@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import executors, ledger, planning, prefetch
+from benchmarks import executors, ledger, planning, prefetch, toy
 from benchmarks.limits import Figure
 from benchmarks.measurements import Sides, forward_sides, overlap_sides, standard_error_sides
 from benchmarks.memorization import memorization_sides
@@ -31,6 +31,7 @@ _LIMITS: Mapping[str, Callable[[], list[Figure]]] = {
     "ledger": ledger.figures,
     "executors": executors.figures,
     "prefetch": prefetch.figures,
+    "toy": toy.figures,
 }
 
 

@@ -105,7 +105,7 @@ def trajectory_spec(rows: Sequence[Row], quantity: Trajectory, axis: str) -> dic
     Returns:
         A Vega-Lite specification without colours, as wide as its container.
     """
-    x = _training_axis(rows, axis)
+    x = training_axis(rows, axis)
     labels = sorted({row["label"] for row in rows}, key=natural)
     variants = sorted({row["variant"] for row in rows}, key=natural)
     title = f"{quantity.title} ({quantity.unit})" if quantity.unit else quantity.title
@@ -148,7 +148,7 @@ def trajectory_spec(rows: Sequence[Row], quantity: Trajectory, axis: str) -> dic
         )
     )
     chart = alt.layer(*marks).properties(width="container", height=300)
-    return _plain(chart)
+    return plain(chart)
 
 
 def layer_spec(axis: str, order: Sequence[str]) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def layer_spec(axis: str, order: Sequence[str]) -> dict[str, Any]:
         )
         .properties(width="container", height=max(120, 28 * len(order)))
     )
-    return _plain(chart)
+    return plain(chart)
 
 
 def _tooltip(quantity: Trajectory) -> list[alt.Tooltip]:
@@ -202,12 +202,19 @@ def _tooltip(quantity: Trajectory) -> list[alt.Tooltip]:
     return [*shown, alt.Tooltip("n:Q", title=count, format=",")]
 
 
-def _training_axis(rows: Sequence[Row], axis: str) -> alt.X:
+def training_axis(rows: Sequence[Row], axis: str, field: str | None = None) -> alt.X:
+    """Returns the x axis of training over the values of rows, logarithmic but for a 0.
+
+    Args:
+        rows: Rows with the axis; known in each.
+        axis: One of `AXES`.
+        field: What is drawn on it; the axis itself where it is left out.
+    """
     values = sorted({row[axis] for row in rows})
     positive = [value for value in values if value > 0]
     if len(values) < 2 or not positive:
         return alt.X(
-            f"{axis}:Q",
+            f"{field or axis}:Q",
             title=AXES[axis],
             scale=alt.Scale(zero=False),
             axis=alt.Axis(values=values, labelExpr=_SHORT),
@@ -223,7 +230,7 @@ def _training_axis(rows: Sequence[Row], axis: str) -> alt.X:
         scale = alt.Scale(type="symlog", constant=low, domain=[0, high], nice=False)
         ticks = [0, *ticks]
     ticks_axis = alt.Axis(values=ticks, labelExpr=_SHORT, labelOverlap="greedy", grid=False)
-    return alt.X(f"{axis}:Q", title=title, scale=scale, axis=ticks_axis)
+    return alt.X(f"{field or axis}:Q", title=title, scale=scale, axis=ticks_axis)
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -236,7 +243,8 @@ def _ticks(low: float, high: float) -> list[float]:
     return sorted({low, *inside, high})
 
 
-def _plain(chart: alt.Chart | alt.LayerChart | alt.FacetChart) -> dict[str, Any]:
+def plain(chart: alt.Chart | alt.LayerChart | alt.FacetChart) -> dict[str, Any]:
+    """Returns a chart's specification without looks of its own, its data inline."""
     # Altair would move inline data to the top level, where the page puts its own.
     with alt.data_transformers.enable(consolidate_datasets=False):
         spec = chart.to_dict()

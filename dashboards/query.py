@@ -15,6 +15,9 @@ from jobs.errors import StoreError, UsageError
 from jobs.place import Place
 from jobs.records import MARKER, SIDE_TABLES, TABLES
 
+DERIVED = ("phases", "toy_phases")
+"""Tables that are computed from the others when they are read."""
+
 _PRIMARY = {
     "influences": "geometry",
     "likelihoods": "memorization",
@@ -34,7 +37,7 @@ def load(
     step, layer, cell_id and row, unknown steps last, so that equal results give equal tables.
 
     Args:
-        table: Name of the table, one of `jobs.records.TABLES`.
+        table: Name of the table, one of `jobs.records.TABLES` or of `DERIVED`.
         results: Folder or URL of the results.
         columns: Names of the columns to read, all where it is left out; a report over many
             checkpoints has no use for every token's norm.
@@ -46,6 +49,8 @@ def load(
         UsageError: There is no table of that name.
         StoreError: The place holds no results, a file is damaged, or a newer version wrote it.
     """
+    if table in DERIVED:
+        return _derived(table, results, columns)
     schema = _schema(table)
     place = check_results(results)
     wanted = [name for name in schema.names if columns is None or name in columns]
@@ -110,11 +115,23 @@ def check_results(results: str | Path | Place) -> Place:
     )
 
 
+def _derived(table: str, results: str | Path | Place, columns: Collection[str] | None) -> pa.Table:
+    # Imported here: they read their tables through `load`.
+    from dashboards.phases import phases
+    from dashboards.toy_phases import toy_phases
+
+    found = {"phases": phases, "toy_phases": toy_phases}[table](check_results(results))
+    return (
+        found if columns is None else found.select([n for n in found.column_names if n in columns])
+    )
+
+
 def _schema(table: str) -> pa.Schema:
     if table in TABLES:
         return TABLES[table]
-    near = difflib.get_close_matches(table, TABLES, n=1, cutoff=0.4)
-    names = ", ".join(sorted(TABLES))
+    known = [*TABLES, *DERIVED]
+    near = difflib.get_close_matches(table, known, n=1, cutoff=0.4)
+    names = ", ".join(sorted(known))
     hint = f"did you mean {near[0]}? The tables are {names}" if near else f"the tables are {names}"
     raise UsageError(f"there is no table {table!r}", hint)
 

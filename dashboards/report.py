@@ -9,6 +9,7 @@ import jinja2
 import pyarrow as pa
 from markupsafe import Markup
 
+from dashboards import query
 from dashboards.audit import audit_table
 from dashboards.capabilities import (
     capability_figures,
@@ -17,8 +18,11 @@ from dashboards.capabilities import (
 )
 from dashboards.figures import figures
 from dashboards.numbers import count, plain, with_error
+from dashboards.phase_figures import comparisons, phase_strip
+from dashboards.phase_table import phase_table, toy_table
 from dashboards.summary import summary
 from dashboards.tables import Measured, checkpoint_table, last_layer, provenance_table, read
+from dashboards.toy_figures import toy_figures
 from jobs.place import Place
 
 PAGE = "report.html"
@@ -43,7 +47,15 @@ def render(
         StoreError: The results cannot be read, or the report cannot be written.
     """
     measured = read(results)
-    drawn = figures(measured) + capability_figures(measured)
+    found = query.load("phases", results).to_pylist()
+    strip, toys = phase_strip(found), toy_figures(results)
+    drawn = [
+        *([strip] if strip else []),
+        *figures(measured),
+        *capability_figures(measured),
+        *comparisons(measured, found),
+        *toys,
+    ]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -56,7 +68,9 @@ def render(
         study=study_name,
         digest=digest,
         summaries=summary(measured),
-        missing=missing_parts(measured),
+        missing=missing_parts(measured) if measured.checkpoints or not toys else [],
+        phases=phase_table(found),
+        toy=toy_table(results),
         figures=drawn,
         axes=[axis for axis in ("step", "tokens") if any(axis in f.specs for f in drawn)],
         drawings={f.key: {"rows": f.rows, "specs": f.specs} for f in drawn},

@@ -70,6 +70,7 @@ PRIMARY_TABLES = (
     "infinigram",
     "memorization",
     "generations",
+    "toy",
 )
 """Tables whose rows say that a cell is done."""
 

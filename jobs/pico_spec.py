@@ -72,6 +72,9 @@ class PicoModel(Frozen):
     """Seed of the initial weights and of the order of the batches."""
     threads: int = Field(1, ge=1)
     """CPU threads; part of the identity, since gradients differ by it."""
+    target_weights: Literal["equal", "inverse_frequency"] = "equal"
+    """Weight of a target token in the loss. By 1/(its count in the corpus), all tokens of the
+    vocabulary that occur weigh the same in all: the classes are balanced, the text is unchanged."""
 
     @property
     def checkpoint_steps(self) -> tuple[int, ...]:

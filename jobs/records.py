@@ -11,6 +11,7 @@ from jobs.capability_tables import CAPABILITY_TABLES
 from jobs.columns import INTEGER, KEYS, TEXT, Column
 from jobs.geometry_tables import GEOMETRY_TABLES
 from jobs.supply_tables import SUPPLY_TABLES
+from jobs.toy_tables import TOY_TABLES
 
 SCHEMA_VERSION = 1
 
@@ -21,6 +22,7 @@ _TABLES: dict[str, tuple[Column, ...]] = {
     **SUPPLY_TABLES,
     **GEOMETRY_TABLES,
     **CAPABILITY_TABLES,
+    **TOY_TABLES,
     "failures": (
         Column("kind", TEXT, "kind of the cell that failed"),
         Column("cause", TEXT, "preempted, infrastructure, memory, data, diverged or user"),

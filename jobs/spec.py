@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from jobs.capability_spec import Ablation, Evals, Generate, Memorization
 from jobs.frozen import DType, Frozen, Stage
@@ -10,6 +10,7 @@ from jobs.hub_spec import HubSuite
 from jobs.pico_spec import PicoSuite
 from jobs.task_spec import Task
 from jobs.text_spec import Dataset
+from jobs.toy_spec import ToySweep
 
 
 class LocalSuite(Frozen):
@@ -75,11 +76,15 @@ class Head(Frozen):
 class Study(Frozen):
     """Which checkpoints, which texts, and what to measure."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["suites"]}, {"required": ["toy"]}]}
+    )
+
     name: str
     """Name of the study."""
     description: str = ""
     """One line on what it shows."""
-    suites: tuple[Suite, ...] = Field(min_length=1)
+    suites: tuple[Suite, ...] = Field((), min_length=1)
     """The series of checkpoints."""
     datasets: dict[str, Dataset] = Field({})
     """The texts to measure on, by name."""
@@ -99,3 +104,11 @@ class Study(Frozen):
     """How much the model follows the counts of its corpus."""
     generate: Generate | None = None
     """What the model says."""
+    toy: tuple[ToySweep, ...] = Field((), min_length=1)
+    """Sweeps of the tractable model, which needs no checkpoints."""
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> "Study":
+        if not (self.suites or self.toy):
+            raise ValueError("a study needs suites or sweeps of the toy model")
+        return self

@@ -65,7 +65,10 @@ SUPPLY_TABLES: dict[str, tuple[Column, ...]] = {
     ),
     "training_log": (
         Column(
-            "loss", REAL, "mean cross-entropy of the step's batch, before the step", "nats/token"
+            "loss",
+            REAL,
+            "mean cross-entropy of the step's batch, by the weights of its tokens, before the step",
+            "nats/token",
         ),
         Column("gradient_norm", REAL, "Euclidean norm of all gradients, before clipping"),
         Column("learning_rate", REAL, "learning rate of the step"),

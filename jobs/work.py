@@ -24,8 +24,11 @@ from jobs.pico_spec import PicoCorpus, PicoModel
 from jobs.sources import Produced, Source, TextFiles
 from jobs.streams import HubStream
 from jobs.text_spec import Sequences
+from jobs.toy_work import ToyWork
 
-StageName = Literal["fetch", "geometry", "head", "evals", "ablation", "memorization", "generate"]
+StageName = Literal[
+    "fetch", "geometry", "head", "evals", "ablation", "memorization", "generate", "toy"
+]
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,11 @@ class PretrainWork:
 
     @property
     def parameters(self) -> dict[str, object]:
-        """What is hashed: all but the model's name."""
-        return {**self.model.model_dump(mode="json", exclude={"name"}), "corpus": self.corpus}
+        """What is hashed: all but the model's name; weights of tokens where they differ."""
+        left_out = {"name"} | (
+            {"target_weights"} if self.model.target_weights == "equal" else set()
+        )
+        return {**self.model.model_dump(mode="json", exclude=left_out), "corpus": self.corpus}
 
 
 @dataclass(frozen=True)
@@ -206,6 +212,7 @@ Work = (
     | InfinigramWork
     | MemorizationWork
     | GenerateWork
+    | ToyWork
 )
 KINDS: tuple[str, ...] = tuple(work.kind for work in get_args(Work))
 """Name of every kind of work."""

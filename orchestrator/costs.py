@@ -21,8 +21,9 @@ from jobs.capability_work import (
 from jobs.cells import Cell
 from jobs.findings import AuditWork
 from jobs.frozen import DType
-from jobs.questions import Questions
+from jobs.questions import PicoQuestions, Questions
 from jobs.text_spec import Sequences
+from jobs.toy_work import ToyWork
 from jobs.work import (
     CheckpointWork,
     CorpusWork,
@@ -49,6 +50,7 @@ PartName = Literal[
     "generations",
     "index",
     "infinigram",
+    "toy",
 ]
 
 UTILIZATION = {"gpu": 0.3, "gpu float32": 0.6, "cpu": 0.5}
@@ -67,9 +69,11 @@ _TOKENS_PER_SECOND = 250_000.0
 _INDEX_SECONDS = 10.0  # How large the corpus is, only its cell knows.
 _LOOKUP_SECONDS = 2e-3
 _EXAMPLES = 1000  # What a task without a limit is taken to hold, in few-token options.
+_PICO_EXAMPLES = 256
 _OPTIONS = 4
 _REQUEST_TOKENS = 64
 _ASKING_SECONDS = 0.2
+_TOY_SECONDS = 2e-9  # One multiplication of the tractable model: tensors as large as a cache.
 _FACTORIZATION_FLOPS = 12  # Times d³: 9 for eigenvalues and vectors, 8/3 for singular values.
 
 
@@ -148,6 +152,8 @@ class Costs:
                 return Part("index", _INDEX_SECONDS)
             case InfinigramWork(questions):
                 return Part("infinigram", 1 + _examples(questions) * _LOOKUP_SECONDS)
+            case ToyWork() as work:
+                return Part("toy", 0.2 + work.multiplications * _TOY_SECONDS)
             case _:
                 raise ValueError(f"a cell of kind {cell.work.kind} needs a checkpoint")
 
@@ -255,4 +261,6 @@ def _measure(cell: Cell) -> tuple[object, ...]:
 
 def _examples(questions: Questions) -> int:
     """Returns how many examples a task is taken to hold: its limit, if it has one."""
-    return questions.limit or _EXAMPLES
+    return questions.limit or (
+        _PICO_EXAMPLES if isinstance(questions, PicoQuestions) else _EXAMPLES
+    )

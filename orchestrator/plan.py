@@ -12,6 +12,7 @@ from jobs.sources import Produced, Source, TextFiles
 from jobs.spec import Study
 from jobs.streams import HubStream
 from jobs.text_spec import Dataset, HubText, PicoText
+from jobs.toy_work import ToyWork
 from jobs.work import CheckpointWork, GeometryWork, HeadWork, LossWork, SequencesWork, StageName
 from orchestrator.audits import audit_cells, audit_suite
 from orchestrator.capability_plan import (
@@ -124,7 +125,8 @@ def _cells(study: Study, hashes: FileHashes, index: HubIndex) -> list[Cell]:
             Cell(work, tuple(dict.fromkeys([*producer, *needs])), checkpoint)
             for work, needs in by_tokenizer[tokenizer]
         ]
-    return [*audits, *cells]
+    toys = [Cell(ToyWork(sweep), suite="toy", model=sweep.name) for sweep in study.toy]
+    return [*audits, *cells, *toys]
 
 
 def _sequences(

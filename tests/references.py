@@ -3,8 +3,11 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import stats
+
+from workers.kernels.toy import Run
 
 Array = NDArray[np.float64]
 
@@ -84,3 +87,46 @@ def cosines(head: Array) -> Array:
     """Absolute cosines of all pairs i < j, one after another."""
     directions = head / norms(head)[:, None]
     return np.abs((directions @ directions.T)[np.triu_indices(len(head), k=1)])
+
+
+def toy_outputs(run: Run, features: Array, weights: Array) -> tuple[float, list[float]]:
+    """The toy's mean loss, and each class's mean output for itself, one example at a time."""
+    losses: list[float] = []
+    own: dict[int, list[float]] = {}
+    labels = [label for label, count in enumerate(run.counts) for _ in range(count)]
+    for feature, label in zip(features, labels, strict=True):
+        logits = feature @ weights
+        target = np.eye(len(run.counts))[label]
+        if run.loss == "cross_entropy":
+            outputs = np.exp(logits) / np.exp(logits).sum()
+            losses.append(float(-np.log(outputs[label])))
+        else:
+            outputs = logits
+            losses.append(float(np.sum((logits - target) ** 2) / 2))
+        own.setdefault(label, []).append(float(outputs[label]))
+    return float(np.mean(losses)), [float(np.mean(own[label])) for label in sorted(own)]
+
+
+def descend_alone(
+    run: Run, features: Array, weights: Array, steps: Sequence[int]
+) -> list[tuple[Array, Array]]:
+    """One run of the toy by autograd through a layer θ with orthonormal inputs."""
+    inputs = torch.eye(len(features), dtype=torch.float64)
+    theta = torch.nn.Parameter(torch.from_numpy(features))
+    head = torch.nn.Parameter(torch.from_numpy(weights))
+    labels = torch.repeat_interleave(torch.tensor(run.counts))
+    optimizer = torch.optim.SGD([theta, head], lr=run.learning_rate)
+    found = []
+    for step in range(steps[-1] + 1):
+        if step in steps:
+            found.append((theta.detach().numpy().copy(), head.detach().numpy().copy()))
+        optimizer.zero_grad()
+        logits = inputs @ theta @ head
+        if run.loss == "cross_entropy":
+            loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+        else:
+            targets = torch.nn.functional.one_hot(labels, len(run.counts)).to(torch.float64)
+            loss = 0.5 * torch.nn.functional.mse_loss(logits, targets, reduction="sum")
+        loss.backward()
+        optimizer.step()
+    return found

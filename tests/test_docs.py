@@ -66,7 +66,8 @@ def test_every_table_is_described_and_no_other() -> None:
 
 
 def test_named_studies_ship() -> None:
-    assert shipped_studies() == ("norms", "other-families", "pico", "smoke", "tracing")
+    shipped = ("counterfactual", "norms", "other-families", "pico", "smoke", "toy", "tracing")
+    assert shipped_studies() == shipped
     for name in shipped_studies():
         assert f"`{name}`" in README
 
@@ -112,7 +113,7 @@ def test_python_examples_run(
     assert run.main(["full", "--study", "smoke", "--executor", "inline"]) == 0
     capsys.readouterr()
     examples = _blocks("python")
-    assert len(examples) == 4
+    assert len(examples) == 5
     for example in examples:
         exec(compile(example, "README.md", "exec"), {})
         assert capsys.readouterr().out.strip()

@@ -67,6 +67,23 @@ def batch(tokens: NDArray[np.uint16], model: PicoModel, step: int) -> torch.Tens
     return torch.from_numpy(tokens[starts[:, None] + np.arange(length + 1)].astype(np.int64))
 
 
+def target_weights(
+    tokens: NDArray[np.uint16], model: PicoModel, vocabulary_size: int
+) -> torch.Tensor | None:
+    """Returns each token's weight in the loss: 1/count, scaled to a mean of 1 over the stream.
+
+    Returns:
+        float32, shape (vocabulary_size,), 0 for tokens that don't occur; None for equal weights.
+    """
+    if model.target_weights == "equal":
+        return None
+    counts = np.bincount(tokens, minlength=vocabulary_size)
+    occurring = counts > 0
+    weights = np.zeros(vocabulary_size, dtype=np.float32)
+    weights[occurring] = len(tokens) / (occurring.sum() * counts[occurring])
+    return torch.from_numpy(weights)
+
+
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
     """Sets torch's thread count for a while."""
@@ -175,6 +192,7 @@ def _optimizer_step(
     network: GPTNeoXForCausalLM,
     optimizer: torch.optim.AdamW,
     model: PicoModel,
+    weights: torch.Tensor | None,
     sequences: torch.Tensor,
     step: int,
 ) -> list[float]:
@@ -185,7 +203,7 @@ def _optimizer_step(
     # The body and the head apart: the causal-LM class would cast and copy the logits.
     hidden = network.gpt_neox(sequences[:, :-1], use_cache=False).last_hidden_state
     logits = network.get_output_embeddings()(hidden)
-    loss = cross_entropy(logits.flatten(0, 1), sequences[:, 1:].flatten())
+    loss = cross_entropy(logits.flatten(0, 1), sequences[:, 1:].flatten(), weight=weights)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), model.gradient_clip, foreach=True)
     if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
@@ -251,6 +269,7 @@ def _train(
         model, tokenizer.get_vocab_size(), tokenizer.get_vocab()[END_OF_TEXT]
     ).train()
     optimizer = _optimizer(network, model)
+    weights = target_weights(tokens, model, tokenizer.get_vocab_size())
     names: dict[torch.Tensor, str] = {
         parameter: name for name, parameter in network.named_parameters()
     }
@@ -260,7 +279,7 @@ def _train(
     for step in range(done + 1, model.last_step + 1):
         if step:
             sequences = batch(tokens, model, step)
-            log.append(_optimizer_step(network, optimizer, model, sequences, step))
+            log.append(_optimizer_step(network, optimizer, model, weights, sequences, step))
         if step in kept:
             _publish_checkpoint(network, corpus / "tokenizer", folder / f"step{step}")
             _save_state(state, step, optimizer, names, log)

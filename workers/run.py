@@ -14,6 +14,7 @@ from jobs.capability_work import IndexWork, InfinigramWork
 from jobs.cells import Cell
 from jobs.events import Progress, Started
 from jobs.findings import AuditWork
+from jobs.toy_work import ToyWork
 from jobs.work import CheckpointWork, CorpusWork, PretrainWork, SequencesWork
 from workers import artifacts, corpus
 from workers.artifacts import Files
@@ -23,6 +24,7 @@ from workers.measure import Rows
 from workers.pretrain import pretrain
 from workers.sequences import draw_sequences
 from workers.telling import Report, Task, finished, reporting_failure
+from workers.toy import toy_rows
 
 _ROWS = "rows.json"
 
@@ -52,13 +54,15 @@ def run_task(task: Task, files: Files, report: Report) -> None:
         with reporting_failure([cell], report):
             report(Started(cell.id))
             started = time.perf_counter()
-            rows = _known_rows(cell) or _make_artifact(cell, files, report)
+            rows = _rows(cell, report) or _make_artifact(cell, files, report)
             report(finished(cell, {cell.work.table: rows}, task, time.perf_counter() - started))
 
 
-def _known_rows(cell: Cell) -> Rows | None:
-    """Returns the rows of a cell that only records what its plan knows."""
+def _rows(cell: Cell, report: Report) -> Rows | None:
+    """Returns the rows of a cell that makes no artifact: of runs, or of what the plan knows."""
     match cell.work:
+        case ToyWork() as work:
+            return toy_rows(work, lambda done, total: report(Progress(cell.id, done, total)))
         case AuditWork() as work:
             return known_rows(work)
         case CheckpointWork(refusal) if refusal is not None:

@@ -226,3 +226,38 @@ def _course(d: int) -> Callable[[int], float]:
         return 0.68 * d * (1 - 0.77 * collapse - late)
 
     return rankme
+
+
+def toy(
+    results: Path,
+    sweep: str,
+    courses: Sequence[Sequence[float]],
+    counts: Sequence[int] = (4, 2, 1),
+    **columns: Any,
+) -> None:
+    """Writes runs of the toy model, one row per course of rankme."""
+    steps = [0, 1, 4, 10]
+    rows = [
+        {
+            **keys("toy", sweep, None, suite="toy"),
+            "row": seed,
+            "revision": None,
+            "stage": None,
+            "description": f"what {sweep} is",
+            "counts": list(counts),
+            "classes": len(counts),
+            "d": 2,
+            "skew": 1.0,
+            "scale": 0.1,
+            "learning_rate": 0.05,
+            "loss_function": "cross_entropy",
+            "start": "gaussian",
+            "seed": seed,
+            "steps": steps,
+            "rankme": list(course),
+            "sigma_features": [value for rank in course for value in (rank, 1.0)],
+            **columns,
+        }
+        for seed, course in enumerate(courses)
+    ]
+    write(results, "toy", rows)

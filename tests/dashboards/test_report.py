@@ -142,7 +142,7 @@ def test_page_is_small_and_written_at_once(results: Path) -> None:
 def test_every_figure_has_a_heading_and_words(results: Path) -> None:
     elements = Elements(rendered(synthetic.pico_like(results, steps=STEPS)))
     drawings = [a for tag, a in elements.tags if a.get("role") == "img"]
-    assert len(drawings) == 7
+    assert len(drawings) == 8
     assert all(len(a["aria-label"] or "") > 80 for a in drawings)
     figures = [a for tag, a in elements.tags if tag == "figure"]
     names = {a["id"] for _, a in elements.tags if "id" in a}

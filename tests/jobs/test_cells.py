@@ -4,8 +4,6 @@ import dataclasses
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from jobs.capability_work import (
     AblationWork,
@@ -22,7 +20,9 @@ from jobs.pico_spec import PicoCorpus, PicoModel
 from jobs.questions import HarnessQuestions, HubData, PicoQuestions
 from jobs.records import SIDE_TABLES, TABLES
 from jobs.sources import Folder, Produced, TextFiles
-from jobs.text_spec import LocalText, PicoText
+from jobs.text_spec import PicoText
+from jobs.toy_spec import ToySweep
+from jobs.toy_work import ToyWork
 from jobs.work import (
     CheckpointWork,
     CorpusWork,
@@ -43,6 +43,9 @@ TEXT = TextFiles((("/text.txt", A),), "text", "\n\n")
 ASKED = PicoQuestions("facts", A, "open", "heldout", 3)
 NAMED = HarnessQuestions("mine", "sciq", None, TEXT, 0, None)
 FOREIGN = ForeignIndex("/one", (("table.0", 3, A),), 2)
+SWEEP = ToySweep(
+    name="two", counts=((2, 1),), widths=(1,), scales=(0.1,), learning_rates=(0.1,), seeds=2
+)
 WORKS: tuple[Work, ...] = (
     CorpusWork(PicoCorpus(), A),
     PretrainWork(PicoModel(), A),
@@ -58,6 +61,7 @@ WORKS: tuple[Work, ...] = (
     InfinigramWork(ASKED, Produced(A, ""), TOKENIZER),
     MemorizationWork("facts", A, "float32"),
     GenerateWork(("Once",), 8, "float32"),
+    ToyWork(SWEEP),
 )
 
 ASKED_CHANGES: tuple[dict[str, Any], ...] = (
@@ -65,6 +69,19 @@ ASKED_CHANGES: tuple[dict[str, Any], ...] = (
     {"form": "choice"},
     {"questions": "train"},
     {"limit": None},
+)
+SWEEP_CHANGES: tuple[dict[str, Any], ...] = (
+    {"counts": ((1, 2),)},
+    {"widths": (2,)},
+    {"scales": (0.2,)},
+    {"learning_rates": (0.2,)},
+    {"loss": "squared_error"},
+    {"start": "balanced"},
+    {"seeds": 3},
+    {"first_seed": 1},
+    {"last_step": 5},
+    {"points": 9},
+    {"keep": 1},
 )
 NAMED_CHANGES: tuple[dict[str, Any], ...] = (
     {"task": "arc_easy"},
@@ -186,6 +203,7 @@ def test_contents_of_a_checkpoint_are_part_of_every_id(field: str, new: Any) -> 
         (WORKS[13], "prompts", ("Twice",)),
         (WORKS[13], "new_tokens", 9),
         (WORKS[13], "dtype", "bfloat16"),
+        *((WORKS[14], "sweep", SWEEP.model_copy(update=change)) for change in SWEEP_CHANGES),
     ],
 )
 def test_parameters_are_part_of_an_id(work: Work, field: str, new: Any) -> None:
@@ -220,99 +238,6 @@ def test_the_order_of_text_files_counts() -> None:
     turned = _replaced(WORKS[2], "text", TextFiles((("/u", B), ("/t", A)), "text", "\n\n"))
     straight = _replaced(WORKS[2], "text", TextFiles((("/t", A), ("/u", B)), "text", "\n\n"))
     assert _id(turned) != _id(straight)
-
-
-_MODELS = st.fixed_dictionaries(
-    {
-        "hidden_size": st.sampled_from([64, 128]),
-        "layers": st.integers(1, 3),
-        "heads": st.integers(1, 2),
-        "sequence_length": st.integers(8, 10),
-        "batch_size": st.integers(1, 3),
-        "last_step": st.integers(1, 3),
-        "checkpoint_every": st.integers(1, 3),
-        "learning_rate": st.sampled_from([1e-3, 2e-3]),
-        "warmup_steps": st.integers(0, 2),
-        "schedule": st.sampled_from(["cosine", "constant"]),
-        "weight_decay": st.sampled_from([0.0, 0.1]),
-        "gradient_clip": st.sampled_from([0.5, 1.0]),
-        "seed": st.integers(0, 2),
-        "threads": st.integers(1, 2),
-    }
-)
-_CORPORA = st.fixed_dictionaries(
-    {
-        "vocabulary_size": st.integers(300, 302),
-        "training_tokens": st.integers(10_000, 10_002),
-        "english_share": st.sampled_from([0.4, 0.5]),
-        "arithmetic_share": st.sampled_from([0.3, 0.4]),
-        "heldout_share": st.sampled_from([0.1, 0.2]),
-        "heldout_problems": st.integers(1, 3),
-        "training_problems": st.sampled_from([1000, 1001]),
-        "subjects": st.integers(1, 3),
-        "seed": st.integers(0, 2),
-    }
-)
-_DRAWS = st.fixed_dictionaries(
-    {
-        "sequences": st.integers(4, 6),
-        "sequence_length": st.integers(1, 3),
-        "mode": st.sampled_from(["document", "packed"]),
-        "special_tokens": st.booleans(),
-        "minimum_length": st.integers(1, 3),
-        "seed": st.integers(0, 2),
-    }
-)
-
-
-@given(_MODELS, _CORPORA, _DRAWS)
-def test_the_strategies_name_every_field(
-    model: dict[str, Any], corpus: dict[str, Any], draw: dict[str, Any]
-) -> None:
-    # A field that is added must be drawn above too, or be left out of the identity on purpose.
-    assert set(model) == set(PicoModel.model_fields) - {"name"}
-    assert set(corpus) == set(PicoCorpus.model_fields)
-    assert set(draw) == set(PicoText.model_fields) - {"kind", "suite"}
-
-
-@given(_MODELS, _MODELS, st.text(max_size=3), st.text(max_size=3))
-def test_models_have_one_id_exactly_when_all_but_their_names_agree(
-    one: dict[str, Any], two: dict[str, Any], name: str, other: str
-) -> None:
-    ids = [_id(PretrainWork(PicoModel(name=n, **m), A)) for n, m in ((name, one), (other, two))]
-    assert (ids[0] == ids[1]) == (one == two)
-
-
-@given(_MODELS, st.data())
-def test_every_field_of_a_model_changes_the_id(one: dict[str, Any], data: st.DataObject) -> None:
-    field = data.draw(st.sampled_from(sorted(one)))
-    two = one | {field: data.draw(_MODELS)[field]}
-    ids = [_id(PretrainWork(PicoModel(**m), A)) for m in (one, two)]
-    assert (ids[0] == ids[1]) == (one == two)
-
-
-@given(_CORPORA, st.data())
-def test_every_field_of_a_corpus_changes_the_id(one: dict[str, Any], data: st.DataObject) -> None:
-    field = data.draw(st.sampled_from(sorted(one)))
-    two = one | {field: data.draw(_CORPORA)[field]}
-    ids = [_id(CorpusWork(PicoCorpus(**c), A)) for c in (one, two)]
-    assert (ids[0] == ids[1]) == (one == two)
-
-
-@given(_DRAWS, st.data())
-def test_every_field_of_a_draw_changes_the_id(one: dict[str, Any], data: st.DataObject) -> None:
-    field = data.draw(st.sampled_from(sorted(one)))
-    two = one | {field: data.draw(_DRAWS)[field]}
-    ids = [_id(SequencesWork("x", TEXT, PicoText(**d), TOKENIZER)) for d in (one, two)]
-    assert (ids[0] == ids[1]) == (one == two)
-
-
-@given(_DRAWS)
-def test_the_kind_of_a_dataset_is_no_part_of_an_id(draw: dict[str, Any]) -> None:
-    ours, theirs = PicoText(**draw), LocalText(paths=("x",), **draw)
-    assert _id(SequencesWork("x", TEXT, ours, TOKENIZER)) == (
-        _id(SequencesWork("x", TEXT, theirs, TOKENIZER))
-    )
 
 
 def test_cells_of_a_checkpoint_share_a_group_and_others_stand_alone() -> None:

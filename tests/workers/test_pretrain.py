@@ -17,7 +17,7 @@ from jobs.errors import DataError, DivergedError
 from jobs.pico_spec import PicoModel, PicoSuite
 from jobs.records import TABLES
 from workers.corpus import train_tokenizer, write_tokenizer
-from workers.pretrain import batch, learning_rate, pretrain
+from workers.pretrain import batch, learning_rate, pretrain, target_weights
 
 TINY = PicoModel(
     name="tiny",
@@ -229,3 +229,25 @@ def test_the_learning_rate_warms_up_and_decays_to_a_tenth() -> None:
     assert rates[23] == pytest.approx(0.55 * TINY.learning_rate)
     constant = TINY.model_copy(update={"schedule": "constant"})
     assert learning_rate(constant, 40) == TINY.learning_rate
+
+
+def test_weights_by_inverse_frequency_balance_the_tokens() -> None:
+    tokens = np.array([5, 5, 5, 5, 2, 2, 9], dtype=np.uint16)
+    balanced = TINY.model_copy(update={"target_weights": "inverse_frequency"})
+    weights = target_weights(tokens, balanced, 12)
+    assert weights is not None
+    mass = {token: float(weights[token]) * (tokens == token).sum() for token in (2, 5, 9)}
+    assert set(np.round(list(mass.values()), 5)) == {round(7 / 3, 5)}
+    assert float(weights[torch.from_numpy(tokens.astype(np.int64))].mean()) == pytest.approx(1)
+    assert float(weights.sum()) == pytest.approx(sum(float(weights[t]) for t in (2, 5, 9)))
+    assert target_weights(tokens, TINY, 12) is None
+
+
+def test_a_model_of_balanced_tokens_is_another_one(
+    corpus: Path, finished: tuple[Path, list[dict[str, object]]], tmp_path: Path
+) -> None:
+    balanced = TINY.model_copy(update={"target_weights": "inverse_frequency", "last_step": 4})
+    rows = pretrain(balanced, corpus, tmp_path, _silent)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert _weights(tmp_path / "step0") == _weights(finished[0] / "step0")
+    assert _weights(tmp_path / "step4") != _weights(finished[0] / "step4")
