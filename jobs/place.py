@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from jobs import url
 from jobs.errors import StoreError
+from jobs.folders import flush_folder, listed_files, size_of
 
 TEMPORARY = ".tmp"
 """Suffix of files that are still being written."""
@@ -147,7 +148,7 @@ class Place:
         """
         if not self.is_local:
             return list(self.sizes(folder))
-        return sorted(entry.name for entry in self._files(folder))
+        return sorted(entry.name for entry in listed_files(self.path / folder))
 
     def sizes(self, folder: str, *, below: bool = False) -> dict[str, int]:
         """Returns the sizes of the files within a folder by name, sorted; none if it is missing.
@@ -160,7 +161,7 @@ class Place:
             OSError: The place cannot be asked.
         """
         if self.is_local:
-            found = {entry.name: entry.stat().st_size for entry in self._files(folder)}
+            found = {entry.name: size_of(entry) for entry in listed_files(self.path / folder)}
         else:
             start = f"{self.within(folder)}/"
             listed = self._listed(folder, below)
@@ -172,13 +173,6 @@ class Place:
 
         selector = fs.FileSelector(self.within(folder), allow_not_found=True, recursive=below)
         return list(self.filesystem.get_file_info(selector))
-
-    def _files(self, folder: str) -> Iterator["os.DirEntry[str]"]:
-        try:
-            with os.scandir(self.path / folder) as entries:
-                yield from (entry for entry in entries if entry.is_file())
-        except (FileNotFoundError, NotADirectoryError):
-            return
 
     def read(self, name: str) -> bytes:
         """Returns a file's bytes.
@@ -239,7 +233,7 @@ class Place:
                 local.flush()
                 os.fsync(local.fileno())
             temporary.replace(target)
-            _flush_folder(target.parent)
+            flush_folder(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -289,12 +283,3 @@ class Place:
                     shutil.copyfileobj(file, target, 2**22)
             else:
                 self._send(file, name)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Makes a rename last, so that what is deleted after it is not all that a power cut leaves."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,6 +1,7 @@
 """Compaction: fewer files, the same rows and provenance, whatever happens on the way."""
 
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from jobs import layout
 from jobs.cells import Cell
 from jobs.errors import StoreError
 from jobs.events import Failed, Finished
+from jobs.folders import listed_files
 from jobs.place import Place
 from jobs.records import TABLES, rows_table
 from jobs.work import GeometryWork
@@ -219,6 +221,25 @@ def test_readers_see_every_row_all_the_while(store: Store) -> None:
             for number in range(7):
                 if round_ < 2:
                     loss(store, number)
+
+
+def test_a_reader_bears_that_a_file_goes_between_its_listing_and_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "results")
+    for number in range(3):
+        loss(store, number)
+    expected = load("evals", store.place)
+
+    def merged_meanwhile(folder: Path) -> Iterator[Any]:
+        entries = list(listed_files(folder))
+        monkeypatch.setattr("jobs.place.listed_files", listed_files)
+        compact(store, quiet)
+        yield from entries
+
+    monkeypatch.setattr("jobs.place.listed_files", merged_meanwhile)
+    assert load("evals", store.place) == expected
+    assert len(store.place.names("evals")) == 1
 
 
 _RECORDS = st.dictionaries(
