@@ -21,6 +21,7 @@ from dashboards.numbers import count, plain, with_error
 from dashboards.phase_figures import comparisons, phase_strip
 from dashboards.phase_table import phase_table, toy_table
 from dashboards.summary import summary
+from dashboards.sweep_figures import sweep_figures
 from dashboards.tables import Measured, checkpoint_table, last_layer, provenance_table, read
 from dashboards.toy_figures import toy_figures
 from jobs.place import Place
@@ -52,6 +53,7 @@ def render(
     drawn = [
         *([strip] if strip else []),
         *figures(measured),
+        *sweep_figures(measured),
         *capability_figures(measured),
         *comparisons(measured, found),
         *toys,

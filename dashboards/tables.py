@@ -28,16 +28,7 @@ _HEAVY = {
     "weight_profile",
     "log_likelihoods",
 }
-_READ = (
-    "checkpoints",
-    "geometry",
-    "head",
-    "evals",
-    "audit",
-    "ablation",
-    "memorization",
-    "generations",
-)
+_ASKED = ("ablation", "memorization", "generations", "sweeps")
 _ACCURACIES = ("acc_tie", "exact_match", "acc")
 _TEXT_PARAMETERS = {
     "dataset": "{}",
@@ -66,6 +57,7 @@ class Measured:
         ablation: Rows of `ablation`.
         memorization: Rows of `memorization` that leave tokens of ∞-gram probability 0 out.
         generations: Rows of `generations`.
+        sweeps: Rows of `sweeps`, spectra left out.
     """
 
     results: Place
@@ -80,6 +72,7 @@ class Measured:
     ablation: tuple[Row, ...] = ()
     memorization: tuple[Row, ...] = ()
     generations: tuple[Row, ...] = ()
+    sweeps: tuple[Row, ...] = ()
 
 
 def read(results: str | Path | Place) -> Measured:
@@ -97,7 +90,10 @@ def read(results: str | Path | Place) -> Measured:
     Raises:
         StoreError: The place cannot be read.
     """
-    tables = {name: _rows(name, results) for name in _READ}
+    tables = {
+        name: _rows(name, results)
+        for name in ("checkpoints", "geometry", "head", "evals", "audit", *_ASKED)
+    }
     tables["tasks"] = _accuracies(tables["evals"])
     tables["evals"] = [row for row in tables["evals"] if row["metric"] == "loss"]
     zeros = "drop_token_both"
@@ -128,6 +124,7 @@ def read(results: str | Path | Place) -> Measured:
         ablation=tuple(tables["ablation"]),
         memorization=tuple(tables["memorization"]),
         generations=tuple(tables["generations"]),
+        sweeps=tuple(tables["sweeps"]),
     )
 
 

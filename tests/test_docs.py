@@ -66,7 +66,16 @@ def test_every_table_is_described_and_no_other() -> None:
 
 
 def test_named_studies_ship() -> None:
-    shipped = ("counterfactual", "norms", "other-families", "pico", "smoke", "toy", "tracing")
+    shipped = (
+        "counterfactual",
+        "norms",
+        "other-families",
+        "pico",
+        "robustness",
+        "smoke",
+        "toy",
+        "tracing",
+    )
     assert shipped_studies() == shipped
     for name in shipped_studies():
         assert f"`{name}`" in README
