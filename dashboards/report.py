@@ -16,6 +16,7 @@ from dashboards.capabilities import (
     capability_sentences,
     generation_table,
 )
+from dashboards.crystallization import crystallization_sentence
 from dashboards.figures import figures
 from dashboards.numbers import count, plain, with_error
 from dashboards.phase_figures import comparisons, phase_strip
@@ -72,6 +73,7 @@ def render(
         summaries=summary(measured),
         missing=missing_parts(measured) if measured.checkpoints or not toys else [],
         phases=phase_table(found),
+        crystallization=crystallization_sentence(measured),
         toy=toy_table(results),
         figures=drawn,
         axes=[axis for axis in ("step", "tokens") if any(axis in f.specs for f in drawn)],
