@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     text = "clear failures so that the next run tries those cells again"
     retry = subcommands.add_parser("retry", parents=[place], help=text, description=text)
     retry.add_argument("--cause", choices=get_args(Cause), help="only failures of this cause")
-    retry.add_argument("--cell", metavar="ID", help="only the cell whose id starts so")
+    retry.add_argument("--cell", metavar="ID", help="only failed cells whose id begins so")
     text = "tell where a cell ran, and how it ended or stands"
     logs = subcommands.add_parser("logs", parents=[place], help=text, description=text)
     logs.add_argument("cell", metavar="ID", help="how the cell's id begins")

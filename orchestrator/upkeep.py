@@ -33,13 +33,24 @@ def report(
 
 
 def retry(place: Place, cause: str | None, cell: str | None) -> dict[str, Any]:
-    """Clears failures, all or those of a cause or a cell."""
+    """Clears failures, all or those of a cause or a cell.
+
+    Raises:
+        UsageError: A cell is named and no failure is its.
+        StoreError: There are no results, or they cannot be read or written.
+    """
     store = _existing(place)
     chosen = [
         cell_id
         for cell_id, row in store.ledger().failed.items()
         if (cause is None or row["cause"] == cause) and cell_id.startswith(cell or "")
     ]
+    if cell is not None and not chosen:
+        of_cause = f" of cause '{cause}'" if cause else ""
+        raise UsageError(
+            f"no failure{of_cause} at {place} is of a cell whose id begins with '{cell}'",
+            "see the column cell_id of the table failures, or leave out --cell",
+        )
     return {"code": 0, "cleared": store.forget_failures(chosen)}
 
 

@@ -7,11 +7,14 @@ import pytest
 from rich.console import Console
 
 from jobs.errors import StoreError, UsageError
+from jobs.events import Failed
 from jobs.place import Place
 from orchestrator import upkeep
 from orchestrator.live import telling
 from orchestrator.progress import Snapshot
 from orchestrator.store import Store
+from tests.orchestrator.hub_cells import drawing
+from tests.orchestrator.local_study import run_here
 
 
 def test_results_are_not_compacted_while_a_run_is_at_work(bucket: str) -> None:
@@ -36,3 +39,25 @@ def test_results_that_cannot_be_written_are_not_compacted(
         upkeep.compact(place, Console(quiet=True))
     assert "--results" in caught.value.remedy
     assert not (tmp_path / "results" / ".lease").exists()
+
+
+def test_a_retry_of_a_cell_that_did_not_fail_is_a_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path / "results")
+    cell = drawing()
+    asked = ("retry", "--results", str(tmp_path / "results"))
+    for nothing in (asked, (*asked, "--cause", "memory")):
+        told = run_here(capsys, *nothing)
+        assert (told.code, told.last["cleared"]) == (0, 0)
+    store.fail(cell, Failed(cell.id, "memory", "too large", remedy="a larger machine"), 1)
+    for mistaken, said in (
+        (("--cell", "zz"), "no failure at "),
+        (("--cell", cell.id[:8], "--cause", "data"), "no failure of cause 'data' at "),
+    ):
+        told = run_here(capsys, *asked, *mistaken)
+        assert told.code == 2
+        assert said in told.err
+        assert f"begins with '{mistaken[1]}'" in told.err
+        assert "leave out --cell" in told.err
+    assert run_here(capsys, *asked, "--cell", cell.id[:8]).last["cleared"] == 1
