@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -81,10 +81,13 @@ def _work(
     plan: Plan, store: Store, options: argparse.Namespace, console: Console
 ) -> dict[str, Any]:
     """Runs what is left on the chosen executor, and tells how far the estimate was off."""
-    # Imported here: torch, transformers and Ray take seconds, and finished results need none.
-    from orchestrator.drive import drive
+    note = partial(console.print, markup=False)
+    with ExitStack() as closing, telling(store.place, plan.study.name, note) as publish:
+        # Imported here: torch, transformers and Ray take seconds, and finished results need none.
+        from orchestrator.drive import drive
 
-    with _on_cluster(store, options, console) if options.executor == "ray" else nullcontext():
+        if options.executor == "ray":
+            closing.enter_context(_on_cluster(store, options, console))
         ledger = store.ledger(plan.cells)
         left = todo(plan, ledger)
         if not left:  # Another run did it while this one waited.
@@ -92,17 +95,13 @@ def _work(
         open_executor = _ray_executor if options.executor == "ray" else _inline_executor
         tasks = len({cell.group for cell in left})
         executor, how, machines = open_executor(store, tasks, options, console)
-        note = partial(console.print, markup=False)
-        try:
-            expected = estimate_plan(plan, store.place, ledger, left, machines)
-            console.print(f"estimate: {brief(expected)}", markup=False)
-            with telling(store.place, plan.study.name, note) as publish:
-                wanted = executor.workers[1]
-                guesses = expected.seconds_by_kind
-                view = ProgressView(plan.cells, ledger.done, console, wanted, publish, guesses)
-                states = drive(plan, store, executor, view, how).states
-        finally:
-            executor.close()
+        closing.callback(executor.close)
+        expected = estimate_plan(plan, store.place, ledger, left, machines)
+        console.print(f"estimate: {brief(expected)}", markup=False)
+        wanted = executor.workers[1]
+        guesses = expected.seconds_by_kind
+        view = ProgressView(plan.cells, ledger.done, console, wanted, publish, guesses)
+        states = drive(plan, store, executor, view, how).states
     # What failed or waits for it took no time: then there is nothing to compare.
     whole = all(states[cell.id] == "done" for cell in left)
     against = f"; the estimate was {brief(expected)}" if whole else ""

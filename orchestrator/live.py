@@ -7,10 +7,12 @@ long as its driver goes on saying it.
 import json
 import os
 import platform
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from jobs.errors import StoreError
 from jobs.place import Place
@@ -59,6 +61,9 @@ def telling(
 ) -> Iterator[Callable[[Callable[[], Snapshot]], None]]:
     """Gives a function that publishes a run's state every few seconds; removes it at the end.
 
+    Until it is called first, the run is told as `starting`; another run's state is left alone
+    till then, since this one may yet have to wait for its end.
+
     Args:
         place: The results.
         study: Name of the study.
@@ -71,28 +76,60 @@ def telling(
         "job": submitted_job(),
     }
     due = 0.0
-    failed = False
+    leads = failed = False
+    begin, told = time.monotonic(), threading.Event()
+
+    def write(snapshot: Snapshot) -> None:
+        state = {**about, "written": time.time(), "snapshot": asdict(snapshot)}
+        place.write(_NAME, json.dumps(state).encode())
+
+    def start() -> None:
+        while not told.is_set():
+            with suppress(OSError, StoreError):  # Whoever leads will tell.
+                found = read_live(place)
+                if found is None or found.silent or _is_of(found, about):
+                    write(_starting(time.monotonic() - begin))
+            told.wait(_EVERY_SECONDS[place.is_local])
+
+    starting = threading.Thread(target=start, name="starting", daemon=True)
 
     def publish(snapshot: Callable[[], Snapshot]) -> None:
-        nonlocal due, failed
+        nonlocal due, leads, failed
+        if not leads:
+            leads = True
+            told.set()
+            starting.join()
         now = time.monotonic()
         if failed or now < due:
             return
         due = now + _EVERY_SECONDS[place.is_local]
-        state = {**about, "written": time.time(), "snapshot": asdict(snapshot())}
         try:
-            place.write(_NAME, json.dumps(state).encode())
+            write(snapshot())
         except OSError as error:
             failed = True
             note(f"`status` cannot show this run: {error}")
 
+    starting.start()
     try:
         yield publish
     finally:
+        told.set()
+        starting.join()
         try:
-            place.delete(_NAME)
-        except OSError as error:
+            if leads or ((found := read_live(place)) is not None and _is_of(found, about)):
+                place.delete(_NAME)
+        except (OSError, StoreError) as error:
             note(f"cannot remove {place}/{_NAME}: {error}")
+
+
+def _starting(seconds: float) -> Snapshot:
+    """Returns the state of a run that has asked for no worker yet."""
+    return Snapshot("starting", (), (), (), 0, 0, 0.0, 0, round(seconds, 1))
+
+
+def _is_of(live: Live, about: dict[str, Any]) -> bool:
+    """Whether a driver said so itself."""
+    return (live.host, live.pid) == (about["host"], about["pid"])
 
 
 def read_live(place: Place) -> Live | None:
@@ -102,12 +139,13 @@ def read_live(place: Place) -> Live | None:
         StoreError: The place cannot be read, or another version is at work there.
     """
     try:
-        found = json.loads(place.read(_NAME))
+        told = place.read(_NAME)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise place.failure("cannot read", error, "check its permissions", _NAME) from error
     try:
+        found = json.loads(told)
         state = found.pop("snapshot")
         parts = {
             "stages": tuple(map(tuple, state["stages"])),
@@ -116,7 +154,7 @@ def read_live(place: Place) -> Live | None:
         }
         age = max(0.0, time.time() - found.pop("written"))
         return Live(**found, age=age, snapshot=Snapshot(**state | parts))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise StoreError(
             f"{place}/{_NAME} is of another version: {error}", "ask with the version that runs"
         ) from error

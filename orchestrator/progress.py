@@ -48,7 +48,7 @@ class Snapshot:
     """What is known of a run at one moment.
 
     Attributes:
-        state: `running`, or `draining` after an interrupt.
+        state: `starting` until workers are asked for, `running`, or `draining` after an interrupt.
         stages: Stage, done, all and failed or blocked cells of each stage.
         running: The cells at work.
         failures: Cell id, label and message of the latest failures.

@@ -89,6 +89,8 @@ def live_lines(live: Live | None) -> list[str]:
     who = f"study {live.study} on {live.host} (process {live.pid}{job}), {heard}"
     if live.silent:
         return [f"a run has fallen silent, killed or cut off: {who}"]
+    if run.state == "starting":
+        return [f"starting since {duration(run.seconds)}, no workers yet: {who}"]
     stages = " · ".join(
         f"{stage} {done}/{total}" + (f" ({failed} failed)" if failed else "")
         for stage, done, total, failed in run.stages
@@ -110,14 +112,17 @@ def live_lines(live: Live | None) -> list[str]:
 
 def _watch(place: Place, console: Console) -> None:
     """Shows the run at work until it ends or is interrupted."""
-    printed = 0.0
+    printed, state = 0.0, ""
     with Screen(console=console, auto_refresh=False, transient=True) as screen:
         try:
             while (live := read_live(place)) is not None and not live.silent:
                 if console.is_terminal:
                     screen.update("\n".join(live_lines(live)), refresh=True)
-                elif time.monotonic() - printed >= _LINES_EVERY_SECONDS:
-                    printed = time.monotonic()
+                elif (
+                    live.snapshot.state != state
+                    or time.monotonic() - printed >= _LINES_EVERY_SECONDS
+                ):
+                    printed, state = time.monotonic(), live.snapshot.state
                     console.print("\n".join(live_lines(live)), markup=False)
                 time.sleep(_REFRESH_SECONDS)
         except KeyboardInterrupt:  # The watching ends, not the run.

@@ -1,6 +1,8 @@
 """The state of a run that its driver publishes beside the results."""
 
+import platform
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,10 +75,61 @@ def test_a_run_that_cannot_be_told_goes_on_and_says_so_once(tmp_path: Path) -> N
     assert "`status` cannot show this run" in notes[0]
 
 
+def _wait_for(found: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_run_is_told_before_it_has_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_EVERY_SECONDS", {True: 0.02})
+    place = Place(tmp_path)
+    with telling(place, "pico", _note) as publish:
+        _wait_for(lambda: read_live(place) is not None)
+        found = read_live(place)
+        assert found is not None
+        assert found.snapshot.state == "starting"
+        (line,) = live_lines(found)
+        assert line.startswith("starting since 0 s, no workers yet: study pico on ")
+        # It goes on saying so, however long the workers take.
+        _wait_for(lambda: read_live(place) != found and not list(tmp_path.glob("*.tmp")))
+        publish(lambda: SNAPSHOT)
+        time.sleep(0.1)
+        running = read_live(place)
+        assert running is not None
+        assert running.snapshot == SNAPSHOT
+    with telling(place, "pico", _note):  # Interrupted before it has workers.
+        _wait_for(lambda: read_live(place) is not None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_waits_leaves_the_other_ones_state_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_EVERY_SECONDS", {True: 0.02})
+    place = Place(tmp_path)
+    with telling(place, "pico", _note) as publish:
+        publish(lambda: SNAPSHOT)
+        monkeypatch.setattr(platform, "node", lambda: "another")
+        with telling(place, "smoke", _note):
+            time.sleep(0.1)
+        found = read_live(place)
+        assert found is not None
+        assert found.study == "pico"
+        # Nobody is left to be disturbed once the other one has fallen silent.
+        monkeypatch.setattr(live, "_SILENT_SECONDS", 0.0)
+        with telling(place, "smoke", _note):
+            _wait_for(lambda: (found := read_live(place)) is not None and found.study == "smoke")
+
+
 def test_a_state_of_another_version_is_refused(tmp_path: Path) -> None:
-    (tmp_path / ".live.json").write_text('{"snapshot": {"what": 1}, "written": 0}')
-    with pytest.raises(StoreError, match="of another version"):
-        read_live(Place(tmp_path))
+    for text in ('{"snapshot": {"what": 1}, "written": 0}', "{"):
+        (tmp_path / ".live.json").write_text(text)
+        with pytest.raises(StoreError, match="of another version"):
+            read_live(Place(tmp_path))
 
 
 def test_lines_name_the_cells_at_work_and_their_nodes() -> None:

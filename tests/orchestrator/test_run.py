@@ -236,21 +236,31 @@ def test_plan_and_status_print_json_alone(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_status_follows_a_run_to_its_end(tmp_path: Path, study: Path) -> None:
-    """From another process, while cells run; then it says how they ended."""
+    """From another process, from before there are workers; then it says how the cells ended."""
     results = tmp_path / "results"
-    command = [sys.executable, "-m", "orchestrator.run"]
+    code = """
+import sys, time
+from orchestrator import commands, run, store
+def slowly(function, seconds):
+    return lambda *arguments: (time.sleep(seconds), function(*arguments))[1]
+commands._inline_executor = slowly(commands._inline_executor, 3)
+store.Store.commit = slowly(store.Store.commit, 0.25)
+sys.exit(run.main())
+"""
     run = subprocess.Popen(
-        [*command, *inline("full", study, results)],
+        [sys.executable, "-c", code, *inline("full", study, results)],
         stdout=subprocess.DEVNULL,
         env=environment(),
         cwd=tmp_path,
     )
+    follow = ("status", "--watch", "--study", str(study), "--results", str(results))
     try:
         while not (results / ".live.json").exists() and run.poll() is None:
             time.sleep(0.02)
         watched = subprocess.run(
-            [*command, "status", "--watch", "--study", str(study), "--results", str(results)],
+            [sys.executable, "-m", "orchestrator.run", *follow],
             capture_output=True,
             text=True,
             env=environment(),
@@ -262,8 +272,10 @@ def test_status_follows_a_run_to_its_end(tmp_path: Path, study: Path) -> None:
         run.kill()
         run.wait()
     assert f"(process {run.pid})" in watched.stdout
-    assert "1 of 1 workers" in watched.stdout
-    assert "no run is at work on these results" in watched.stdout
+    before, _, after = watched.stdout.partition("running since")
+    assert "starting since" in before
+    assert "1 of 1 workers" in after
+    assert "no run is at work on these results" in after
     assert json.loads(watched.stdout.splitlines()[-1])["done"] == CELLS
 
 
