@@ -39,6 +39,9 @@ class StageEstimate:
     Attributes:
         cells: Cells to do.
         download_bytes: Bytes from the hub that no earlier stage fetches.
+        peak_disk_bytes: Most that a node's cache needs for the stage's own checkpoints, those that
+            its workers measure and those fetched ahead.
+        artifact_bytes: What its cells add to the results besides rows, where it is known.
         seconds: Seconds of one worker.
         measured_seconds: Those of them that come from measured rates.
         by_kind: Seconds of the stage's cells by kind, and their number.
@@ -46,6 +49,8 @@ class StageEstimate:
 
     cells: int = 0
     download_bytes: int = 0
+    peak_disk_bytes: int = 0
+    artifact_bytes: int = 0
     seconds: float = 0.0
     measured_seconds: float = 0.0
     by_kind: dict[str, tuple[float, int]] = field(default_factory=dict)
@@ -171,6 +176,7 @@ def estimate(
     stages: dict[StageName, StageEstimate] = {}
     loads = _Loads()
     downloads = Downloads()
+    own: dict[StageName, Downloads] = defaultdict(Downloads)
     shared: set[tuple[str | int, str]] = set()
     corrected: dict[tuple[str, float], tuple[float, bool]] = {}
     for cell in left:
@@ -193,7 +199,12 @@ def estimate(
         before, count = stage.by_kind.get(cell.work.kind, (0.0, 0))
         stage.by_kind[cell.work.kind] = before + seconds, count + 1
         stage.download_bytes += downloads.add(cell, group)
+        own[cell.work.stage].add(cell, group)
+        stage.artifact_bytes += _artifact_bytes(cell, sizes)
         loads.add(cell, group, seconds)
+    at_once = machines.workers_per_node * (1 + _AHEAD)
+    for name, stage in stages.items():
+        stage.peak_disk_bytes = own[name].most_at_once(at_once)
     models = {_group(cell): cell.checkpoint for cell in left if cell.checkpoint is not None}
     return Estimate(
         machines,
@@ -201,8 +212,8 @@ def estimate(
         loads.longest(),
         downloads.largest,
         bandwidth,
-        downloads.most_at_once(machines.workers_per_node * (1 + _AHEAD)),
-        sum(_artifact_bytes(cell, sizes) for cell in left if cell.checkpoint is None),
+        downloads.most_at_once(at_once),
+        sum(stage.artifact_bytes for stage in stages.values()),
         tuple(size_notes(models.values(), sizes, machines.processor, _precision(left))),
     )
 

@@ -13,7 +13,8 @@ _BASIS = {
     "assumed": "assumed, from FLOPs",
     "mixed": "part measured, part assumed from FLOPs",
 }
-_HEADERS = ("stage", "cells", "download", "hours", "cost", "hours are")
+_HEADERS = ("stage", "cells", "download", "peak disk", "hours", "cost", "hours are")
+_COST = _HEADERS.index("cost")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ def estimate_lines(found: Estimate, terms: Terms) -> list[str]:
     return [
         f"estimate for {machines.label}{here}",
         *_table(found, terms),
+        "peak disk is what the stage needs of a node's cache, and what it adds to the results",
         f"hours are {hours}; a load or a pass that stages share counts in the first of them",
         f"on the clock: about {brief(found)}: computing {duration(found.compute_seconds)}, "
         f"downloading {duration(found.transfer_seconds)} at {line} "
@@ -81,6 +83,8 @@ def estimate_json(found: Estimate, terms: Terms) -> dict[str, Any]:
             name: {
                 "cells": stage.cells,
                 "download_bytes": stage.download_bytes,
+                "peak_disk_bytes": stage.peak_disk_bytes,
+                "artifact_bytes": stage.artifact_bytes,
                 "hours": _hours(stage.seconds),
                 "cost": _cost(stage.seconds, terms),
                 "basis": stage.basis,
@@ -103,15 +107,24 @@ def _table(found: Estimate, terms: Terms) -> list[str]:
                 name,
                 str(stage.cells),
                 readable_size(stage.download_bytes),
+                readable_size(stage.peak_disk_bytes + stage.artifact_bytes),
                 _readable_hours(stage.seconds),
                 _money(stage.seconds, terms),
                 _BASIS[stage.basis],
             )
         )
-    total = _readable_hours(found.work_seconds), _money(found.work_seconds, terms)
-    size = readable_size(found.download_bytes)
-    rows.append(("all", str(found.cells), size, *total, _BASIS[found.basis]))
-    shown = [index for index in range(len(_HEADERS)) if terms.price is not None or index != 4]
+    rows.append(
+        (
+            "all",
+            str(found.cells),
+            readable_size(found.download_bytes),
+            readable_size(found.peak_disk_bytes + found.artifact_bytes),
+            _readable_hours(found.work_seconds),
+            _money(found.work_seconds, terms),
+            _BASIS[found.basis],
+        )
+    )
+    shown = [index for index in range(len(_HEADERS)) if terms.price is not None or index != _COST]
     widths = [max(len(row[index]) for row in rows) for index in shown]
     return ["  " + "  ".join(_padded(row, shown, widths)).rstrip() for row in rows]
 

@@ -96,6 +96,25 @@ def test_a_node_holds_what_is_measured_and_two_ahead() -> None:
     assert few.peak_disk_bytes == few.download_bytes
 
 
+def test_a_stage_needs_room_for_its_own_checkpoints() -> None:
+    cells = series(40, GIGABYTE)
+    each = GIGABYTE + 1_000 + TOKENIZER.size
+    stages = _estimate(cells).stages
+    assert {stage.peak_disk_bytes for stage in stages.values()} == {3 * each}
+    assert (
+        stages["geometry"].download_bytes == 0
+    )  # They lie there, and need their room all the same.
+    drawn = 4 * 100 * 51
+    assert {name: stage.artifact_bytes for name, stage in stages.items()} == {
+        **{"fetch": drawn, "head": 0, "geometry": 0, "evals": 0}
+    }
+    # The one checkpoint whose loss is missing, and all of which the geometry is.
+    left = [cell for cell in cells if cell.work.kind == "geometry"] + [cells[-1]]
+    some = _estimate(cells, left=left)
+    assert some.stages["geometry"].peak_disk_bytes == some.peak_disk_bytes == 3 * each
+    assert some.stages["evals"].peak_disk_bytes == each
+
+
 def test_time_on_the_clock_by_hand() -> None:
     cells = series(4, GIGABYTE)
     slow = _estimate(cells, bandwidth=1_000_000)
@@ -120,6 +139,7 @@ def test_a_chain_takes_as_long_as_its_links() -> None:
     assert found.compute_seconds == found.longest_seconds
     assert chain < found.longest_seconds < found.work_seconds
     trained = ModelSizes(plan.cells).trained(plan.cells[1].id)
+    assert found.stages["fetch"].artifact_bytes == found.artifact_bytes
     assert found.artifact_bytes == 7 * trained.weight_bytes + 2 * 200_000 + 4 * 400 * 65
 
 
@@ -200,6 +220,10 @@ def test_more_cells_never_take_less(
     assert less.work_seconds <= greater.work_seconds * (1 + 1e-12)
     for name in ("cells", "download_bytes", "peak_disk_bytes", "artifact_bytes"):
         assert getattr(less, name) <= getattr(greater, name)
+    for stage in greater.stages.values():
+        assert stage.peak_disk_bytes <= greater.peak_disk_bytes
+    for stage_name, stage in less.stages.items():
+        assert stage.peak_disk_bytes <= greater.stages[stage_name].peak_disk_bytes
 
 
 def test_a_large_plan_opens_no_file_and_loads_nothing_heavy(tmp_path: Path) -> None:

@@ -30,18 +30,19 @@ def test_the_table_by_stage() -> None:
     ]
     fetch = found.stages["fetch"].seconds
     assert lines[2].split() == [
-        *("fetch", "3", "4.0", "GB", f"{fetch / 3600:.3f}", f"{fetch:,.2f}"),
+        *("fetch", "3", "4.0", "GB", "4.0", "GB", f"{fetch / 3600:.3f}", f"{fetch:,.2f}"),
         *("assumed,", "from", "FLOPs"),
     ]
-    assert lines[7].startswith("hours are GPU hours;")
+    assert lines[7].startswith("peak disk is what the stage needs of a node's cache")
+    assert lines[8].startswith("hours are GPU hours;")
     ends = {line.index("assumed") for line in lines[2:7]}
     assert len(ends) == 1
-    assert "downloading 40 s at 100.0 MB/s for each node (assumed)" in lines[8]
+    assert "downloading 40 s at 100.0 MB/s for each node (assumed)" in lines[9]
     held = found.seconds * 2
-    assert lines[9] == f"cost: {held:,.2f} if the 2 GPUs are held all that time"
-    assert lines[10].startswith("disk: 4.0 GB of each node's cache")
-    assert lines[11].startswith("parameters assumed from the bytes of the weights: model-1b")
-    assert len(lines) == 12
+    assert lines[10] == f"cost: {held:,.2f} if the 2 GPUs are held all that time"
+    assert lines[11].startswith("disk: 4.0 GB of each node's cache")
+    assert lines[12].startswith("parameters assumed from the bytes of the weights: model-1b")
+    assert len(lines) == 13
 
 
 def test_without_a_price_nothing_costs() -> None:
@@ -72,10 +73,12 @@ def test_the_json_adds_up() -> None:
     stages = told["by_stage"]
     assert list(stages) == ["fetch", "geometry", "head", "evals"]
     assert all(
-        {"cells", "download_bytes", "hours", "basis"} <= stage.keys() for stage in stages.values()
+        stage.keys() >= {"cells", "download_bytes", "peak_disk_bytes", "hours", "basis"}
+        for stage in stages.values()
     )
-    for name in ("cells", "download_bytes"):
+    for name in ("cells", "download_bytes", "artifact_bytes"):
         assert told[name] == sum(stage[name] for stage in stages.values())
+    assert max(s["peak_disk_bytes"] for s in stages.values()) == told["peak_disk_bytes"]
     assert told["hours"] == pytest.approx(sum(s["hours"] for s in stages.values()), abs=1e-5)
     assert (told["gpu_hours"], told["gpus"], told["nodes"]) == (told["hours"], 16, 2)
     assert told["cost_held"] == round(found.seconds * 16 / 3600 * 2, 2)
