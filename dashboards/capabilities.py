@@ -126,7 +126,11 @@ def _memorization(task: str, rows: Sequence[Row], number: int) -> Figure | None:
         rule_label="no relation",
     )
     examples = sorted({row["n_examples"] for row in rows})
-    described = f"{task}: {' or '.join(map(count, examples))} answers."
+    luck = NormalDist().inv_cdf(1 - _LEVEL / 2) / math.sqrt(max(min(examples) - 1, 1))
+    described = (
+        f"{task}: {' or '.join(map(count, examples))} answers, so that unrelated likelihoods would "
+        f"stay within ± {luck:.2f} at 19 of 20 checkpoints."
+    )
     return draw([_named(row, "") for row in rows], quantity, described)
 
 
@@ -160,7 +164,8 @@ def _ablation(task: str, rows: Sequence[Row], number: int) -> Figure | None:
             f"The last checkpoint of each model. Untouched: {untouched}. Eigenvectors of the "
             f"features' covariance on {rows[0]['dataset']}, at every position before the head; "
             "the features' mean "
-            f"{'stays' if rows[0]['ablation_mean'] == 'keep' else 'is projected as well'}."
+            f"{'stays' if rows[0]['ablation_mean'] == 'keep' else 'is projected as well'}. "
+            "Dashed line: chance."
         ),
         alternative=f"Line chart of accuracy against the number of eigenvectors. {words}.",
         rows=points,
