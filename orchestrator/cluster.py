@@ -20,7 +20,13 @@ import jobs
 import orchestrator
 import workers
 from jobs.errors import UsageError
-from orchestrator.hardware import GPUS_PER_NODE, threads_per_worker
+from orchestrator.hardware import (
+    GPUS_PER_NODE,
+    STARTUP_SECONDS,
+    Machines,
+    run_machines,
+    threads_per_worker,
+)
 from orchestrator.lease import NAMESPACE
 
 _OBJECT_STORE_BYTES = 512 * 2**20
@@ -140,6 +146,40 @@ def divide(device: str, threads: int | None, most_actors: int) -> Shape:
     fitting = max(sum(max(1, n // threads) for n in cpus), _startable("CPU") // threads)
     actors = max(1, min(fitting, most_actors))
     return Shape(actors, threads, 0, "cpu" if device == "auto" else device, len(cpus))
+
+
+def machines_of(shape: Shape) -> Machines:
+    """Returns what an estimate needs to know of a shared-out cluster."""
+    return run_machines(
+        shape.device,
+        shape.actors,
+        shape.threads,
+        nodes=shape.nodes,
+        gpu=shape.gpu,
+        startup_seconds=STARTUP_SECONDS,
+    )
+
+
+def ask_machines(address: str | None, tasks: int) -> Machines:
+    """Asks a running cluster what it, or its autoscaler, has for so many tasks, and leaves it.
+
+    Args:
+        address: The cluster's address; None asks the one that is found.
+        tasks: What is left to do, in tasks of one worker each.
+
+    Raises:
+        UsageError: No cluster runs there, or it doesn't let us in.
+    """
+    if services.canonicalize_bootstrap_address(address) is None:
+        raise UsageError(
+            "no Ray cluster was found on this machine or in RAY_ADDRESS",
+            "name its head, as in --cluster IP:6379, or leave --cluster out",
+        )
+    connect(address)
+    try:
+        return machines_of(divide("auto", None, max(tasks, 1)))
+    finally:
+        ray.shutdown()
 
 
 def _stay_on_loopback() -> None:

@@ -16,7 +16,7 @@ from orchestrator.audit_command import lines
 from orchestrator.downloads import check_budget
 from orchestrator.estimate import estimate_plan
 from orchestrator.estimate_lines import brief
-from orchestrator.hardware import STARTUP_SECONDS, Machines, run_machines, threads_per_worker
+from orchestrator.hardware import Machines, run_machines, threads_per_worker
 from orchestrator.live import telling
 from orchestrator.plan import Plan
 from orchestrator.progress import ProgressView, duration
@@ -131,7 +131,7 @@ def _ray_executor(
 ) -> tuple["Executor", "How", Machines]:
     from orchestrator.actors import RayExecutor
     from orchestrator.cache import serve_files
-    from orchestrator.cluster import divide
+    from orchestrator.cluster import divide, machines_of
     from orchestrator.drive import How
     from orchestrator.receipts import stream_receipts
     from workers.remote import open_files
@@ -149,14 +149,7 @@ def _ray_executor(
         disk_budget=options.disk_budget,
     )
     body = stream_task if store.place.is_local else partial(stream_receipts, store.place)
-    machines = run_machines(
-        shape.device,
-        shape.actors,
-        shape.threads,
-        nodes=shape.nodes,
-        gpu=shape.gpu,
-        startup_seconds=STARTUP_SECONDS,
-    )
+    machines = machines_of(shape)
     how = How(shape.device, shape.threads, options.limit)
     return RayExecutor(shape, files, body), how, machines
 

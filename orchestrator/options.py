@@ -154,6 +154,13 @@ def _add_machines(command: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--gpu-type", choices=tuple(GPUS), metavar="TYPE", help=f"{', '.join(GPUS)}; default h100"
     )
+    group.add_argument(
+        "--cluster",
+        nargs="?",
+        const="auto",
+        metavar="ADDRESS",
+        help="the Ray cluster at that address, or the one found; asking it takes seconds",
+    )
     group.add_argument("--workers", type=_positive, help="most workers on this machine")
     group.add_argument("--threads", type=_positive, help="CPU threads of each of them")
     group.add_argument("--price", type=_price, help="price of a GPU hour, in any currency")

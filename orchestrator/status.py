@@ -52,24 +52,37 @@ def show(plan: Plan, place: Place, options: argparse.Namespace, console: Console
 def _estimate(
     plan: Plan, place: Place, ledger: Ledger, options: argparse.Namespace, console: Console
 ) -> dict[str, Any]:
-    """Tells what the rest will take, on this machine or on the one that the user names."""
-    machines = _machines(options)
+    """Tells what the rest will take, on this machine or on those that the user names."""
+    left = todo(plan, ledger)
+    machines = _machines(options, len({cell.group for cell in left}))
     if options.price is not None and not machines.gpus:
         raise UsageError(
             "--price is that of a GPU hour, and this machine has no GPU that is known",
             "name the GPUs with --gpus and --gpu-type",
         )
     bandwidth = options.bandwidth or BANDWIDTH
-    found = estimate_plan(plan, place, ledger, todo(plan, ledger), machines, bandwidth)
-    given = options.gpus is not None or options.gpu_type is not None
+    found = estimate_plan(plan, place, ledger, left, machines, bandwidth)
+    given = any(found is not None for found in (options.gpus, options.gpu_type, options.cluster))
     terms = Terms(options.price, options.bandwidth is not None, given)
     if not options.json:
         console.print("\n".join(estimate_lines(found, terms)), markup=False)
     return estimate_json(found, terms)
 
 
-def _machines(options: argparse.Namespace) -> Machines:
+def _machines(options: argparse.Namespace, tasks: int) -> Machines:
     """Returns the machines that the user names, else this one."""
+    if options.cluster is not None:
+        named = ("gpus", "gpu_type", "workers", "threads")
+        if given := [name for name in named if getattr(options, name) is not None]:
+            other = given[0].replace("_", "-")
+            raise UsageError(
+                f"--cluster asks a cluster what it has, and --{other} says so itself",
+                "leave out the one or the other",
+            )
+        # Imported here: Ray takes seconds, and no other plan needs it.
+        from orchestrator.cluster import ask_machines
+
+        return ask_machines(None if options.cluster == "auto" else options.cluster, tasks)
     if options.gpus is None and options.gpu_type is None:
         return this_machine(options.workers, options.threads)
     if options.workers is not None or options.threads is not None:
