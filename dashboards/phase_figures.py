@@ -67,7 +67,8 @@ def phase_strip(rows: Sequence[Row]) -> Figure | None:
                 alt.Tooltip("confidence:Q", format=".3~f"),
             ],
         )
-        .properties(width="container", height=alt.Step(24))
+        # Not by alt.Step: a discrete height can't be fitted, and the page would complain of it.
+        .properties(width="container", height=24 * len({bar["series"] for bar in bars}))
     )
     verdicts = sorted({f"{bar['series']}: {bar['verdict']}" for bar in bars}, key=natural)
     return Figure(

@@ -203,7 +203,7 @@ def _fractions(rows: Sequence[Row]) -> list[Figure]:
             tooltip=["sweep:N", "description:N", "what:N", alt.Tooltip("fraction:Q", format=".3f"),
                      alt.Tooltip("n:Q", format=",")],
         ),
-    ).properties(width="container", height=alt.Step(22))  # fmt: skip
+    ).properties(width="container", height=22 * len({p["sweep"] for p in points}))  # fmt: skip
     told = "; ".join(f"{p['sweep']}, {p['what']}: {p['fraction']:.3f}" for p in points)
     kinds = "; ".join(dict.fromkeys(f"{p['sweep']}: {p['description']}" for p in points))
     return [

@@ -136,7 +136,10 @@ class Disk:
 
     def _attempt(self, wanted: Mapping[str, int], holder: Holder, voluntary: bool) -> bool:
         with self._ledger() as ledger:
-            found, claims = self._scan(), self._holders.claims()
+            # Pins first: what is renamed during the scan can be missed by it, and whoever pins it
+            # may give it up at once. Seen in the other order, it would be in neither.
+            claims = self._holders.claims()
+            found = self._scan()
             budget = self._limit(sum(file.bytes for file in found.values()))
             pins = {key: size for claim in claims for key, size in claim.pins.items()}
             mine = dict(wanted)

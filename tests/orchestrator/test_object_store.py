@@ -13,6 +13,7 @@ import pytest
 
 from dashboards import report
 from dashboards.query import load, provenance
+from jobs.cells import PRIMARY_TABLES
 from jobs.errors import StoreError
 from jobs.events import Failed, Finished
 from jobs.place import Place
@@ -106,8 +107,8 @@ def test_the_ledger_of_many_cells_asks_for_no_single_one(
         object_store.put(bucket, f"my/results/evals/{number:064}.parquet", b"unread")
     object_store.requests.clear()
     assert len(store.ledger().done) == 1500
-    # A page of a list holds 1,000 names; there are nine tables.
-    assert [method for method, _ in object_store.requests] == ["GET"] * 10
+    # One list for each primary table and the failures, and a second page: one holds 1,000 names.
+    assert [method for method, _ in object_store.requests] == ["GET"] * (len(PRIMARY_TABLES) + 2)
 
 
 def test_a_store_is_begun_once_and_keeps_its_name(url: str) -> None:

@@ -1,10 +1,12 @@
 """What other processes do with a cache in tests. It imports little, so that they start quickly."""
 
+import fcntl
 import os
 import random
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from jobs.sources import HubFolder
@@ -36,14 +38,23 @@ def files_in_cache(root: Path) -> Iterator[Path]:
 
 
 def bytes_in_cache(root: Path) -> int:
-    """Returns the bytes of all files but the ledger's; one may be renamed meanwhile."""
-    total = 0
+    """Returns the bytes of all files but the ledger's, each once though it be renamed meanwhile."""
+    sizes: dict[Path, int] = {}
     for path in list(files_in_cache(root)):
+        whole = path.with_name(path.name.removesuffix(INCOMPLETE))
+        # A list that is read while a file gets its name may hold it under both.
+        sizes[whole] = size_of_either(whole)
+    return sum(sizes.values())
+
+
+def size_of_either(whole: Path) -> int:
+    """Returns the size of a file that is finished, or being written."""
+    for path in (whole.with_name(whole.name + INCOMPLETE), whole):
         try:
-            total += path.stat().st_size
+            return path.stat().st_size
         except FileNotFoundError:
-            total += path.with_name(path.name.removesuffix(INCOMPLETE)).stat().st_size
-    return total
+            continue
+    return 0
 
 
 def hold_for_ever(root: Path, told: Path) -> None:
@@ -55,6 +66,14 @@ def hold_for_ever(root: Path, told: Path) -> None:
         time.sleep(600)
 
 
+@contextmanager
+def _turn(root: Path, key: str) -> Iterator[None]:
+    """Lets one process at a time write an entry that several have pinned, as downloads do."""
+    with (root / LEDGER / f"turn-{key.replace('/', '-')}").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def churn(root: Path, seed: int) -> None:
     """Reserves and writes entries at random; seed 0 ends by being killed while it holds."""
     disk._POLL_SECONDS = 0.01
@@ -64,8 +83,9 @@ def churn(root: Path, seed: int) -> None:
         with Disk(root, BUDGET).holder() as holder:
             Disk(root, BUDGET).reserve(wanted, holder)
             for key, size in wanted.items():
-                if not (root / key).exists():
-                    put(root, key + INCOMPLETE, size).rename(root / key)
+                with _turn(root, key):
+                    if not (root / key).exists():
+                        put(root, key + INCOMPLETE, size).rename(root / key)
             if (seed, turn) == (0, 10):
                 os.kill(os.getpid(), signal.SIGKILL)
             assert all(size_of(root / key) == size for key, size in wanted.items())
