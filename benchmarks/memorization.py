@@ -14,7 +14,8 @@ from jobs.questions import PicoQuestions
 from jobs.sources import Produced
 from workers.artifacts import SharedFiles
 from workers.corpus import build, source_fingerprint
-from workers.infinigram import build_index, load_answers, look_up
+from workers.corpus_index import build_index
+from workers.infinigram import load_answers, look_up
 from workers.kernels.suffix_array import InfiniGram, SuffixArray
 
 _CORPUS, _INDEX = "c" * 64, "d" * 64

@@ -29,7 +29,6 @@ from jobs.sources import TextFiles
 from workers import artifacts
 from workers.artifacts import Files
 from workers.pico_tasks import pico_config
-from workers.scoring import LoadedModel as LoadedModel
 
 OUTPUTS = ("multiple_choice", "loglikelihood", "generate_until")
 """What a task may ask for."""

@@ -33,7 +33,6 @@ from jobs.sources import Produced
 from workers import artifacts
 from workers.artifacts import Files
 from workers.corpus_index import INDEX_FILES, largest_id
-from workers.corpus_index import build_index as build_index
 from workers.harness import build_requests, load_task, right_options, template_fingerprint
 from workers.hub import load_tokenizer
 from workers.kernels.suffix_array import InfiniGram, SuffixArray

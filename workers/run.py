@@ -94,7 +94,7 @@ def _make_artifact(cell: Cell, files: Files, report: Report) -> Rows:
                     (folder / _ROWS).write_text(json.dumps([{"dataset": work.dataset, **drawn}]))
             case IndexWork() as work:
                 # Imported here: only what counts in a corpus needs it.
-                from workers.infinigram import build_index
+                from workers.corpus_index import build_index
 
                 with (
                     artifacts.fresh_artifact(files, cell.id) as folder,

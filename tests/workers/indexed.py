@@ -15,7 +15,7 @@ from jobs.sources import Folder, Produced, TextFiles
 from tests.workers.models import silent
 from workers.artifacts import SharedFiles
 from workers.corpus import END_OF_TEXT, write_tokenizer
-from workers.infinigram import build_index
+from workers.corpus_index import build_index
 
 ANYWHERE = Folder("", ())
 Tokens = list[list[int]]

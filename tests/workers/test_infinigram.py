@@ -24,8 +24,9 @@ from tests.workers.indexed import ANYWHERE, words_tokenizer
 from tests.workers.measured import own
 from tests.workers.models import silent
 from workers.artifacts import SharedFiles
+from workers.corpus_index import build_index
 from workers.hub import LoadedCheckpoint
-from workers.infinigram import build_index, load_answers, look_up
+from workers.infinigram import load_answers, look_up
 from workers.scoring import LoadedModel
 
 CELL = "a" * 64

@@ -25,8 +25,9 @@ from tests.workers.indexed import ANYWHERE
 from tests.workers.measured import own
 from tests.workers.models import ARCHITECTURES, SCALED_LOGITS, build, silent
 from workers.artifacts import SharedFiles
+from workers.corpus_index import build_index
 from workers.hub import LoadedCheckpoint, load_checkpoint
-from workers.infinigram import build_index, look_up
+from workers.infinigram import look_up
 from workers.memorize import memorization_rows
 
 WORK = MemorizationWork("quiz", "a" * 64, "float32")
