@@ -23,6 +23,7 @@ _PRIMARY = {
     "likelihoods": "memorization",
     "outcomes": "evals",
     "sweeps": "geometry",
+    "updates": "finetunes",
 }
 _ORDER = ("suite", "model", "step", "layer", "cell_id", "row")
 

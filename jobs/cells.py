@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from jobs.capability_work import AblationWork, EvalWork, InfinigramWork, MemorizationWork
+from jobs.finetune_work import FinetuneWork
 from jobs.frozen import Stage
 from jobs.identity import digest
 from jobs.sources import Source
@@ -70,6 +71,8 @@ PRIMARY_TABLES = (
     "infinigram",
     "memorization",
     "generations",
+    "sensitivity",
+    "finetunes",
     "toy",
 )
 """Tables whose rows say that a cell is done."""
@@ -111,6 +114,10 @@ class Cell:
         """Cells with the same group are run together by one worker, from one load."""
         if self.checkpoint is None:
             return self.id
+        if isinstance(self.work, FinetuneWork):
+            # What is compared in pairs: apart from the measurements, and from other seeds.
+            points = {"examples": self.work.examples.identity, "seed": self.work.recipe.seed}
+            return digest({"finetune": self.checkpoint.digest, **points})
         return self.checkpoint.digest
 
     @property
@@ -135,5 +142,7 @@ def _asked(work: Work) -> str:
             return work.questions.name
         case MemorizationWork():
             return work.task
+        case FinetuneWork():
+            return f"{work.examples.name} {work.recipe.label}"
         case _:
             return ""

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from jobs.capability_tables import CAPABILITY_TABLES
 from jobs.columns import INTEGER, KEYS, TEXT, Column
+from jobs.finetune_tables import FINETUNE_TABLES
 from jobs.geometry_tables import GEOMETRY_TABLES
 from jobs.supply_tables import SUPPLY_TABLES
 from jobs.toy_tables import TOY_TABLES
@@ -22,6 +23,7 @@ _TABLES: dict[str, tuple[Column, ...]] = {
     **SUPPLY_TABLES,
     **GEOMETRY_TABLES,
     **CAPABILITY_TABLES,
+    **FINETUNE_TABLES,
     **TOY_TABLES,
     "failures": (
         Column("kind", TEXT, "kind of the cell that failed"),
@@ -42,7 +44,7 @@ TABLES: dict[str, pa.Schema] = {
 }
 """The Arrow schema of every table, keys first."""
 
-SIDE_TABLES = frozenset({"influences", "sweeps", "outcomes", "likelihoods"})
+SIDE_TABLES = frozenset({"influences", "sweeps", "outcomes", "likelihoods", "updates"})
 """Tables that a cell writes before its primary one; the ledger doesn't read them."""
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from jobs.capability_spec import Ablation, Evals, Generate, Memorization
+from jobs.finetune_spec import Finetune, Sensitivity
 from jobs.frozen import DType, Frozen, Stage
 from jobs.hub_spec import HubSuite
 from jobs.pico_spec import PicoSuite
@@ -104,6 +105,10 @@ class Study(Frozen):
     """How much the model follows the counts of its corpus."""
     generate: Generate | None = None
     """What the model says."""
+    finetune: Finetune | None = None
+    """How well the checkpoints can be fine-tuned."""
+    sensitivity: Sensitivity | None = None
+    """How the loss rises with noise on the weights."""
     toy: tuple[ToySweep, ...] = Field((), min_length=1)
     """Sweeps of the tractable model, which needs no checkpoints."""
 

@@ -38,6 +38,8 @@ class HarnessTask(Frozen):
     """Solved examples before each question."""
     limit: int | None = Field(None, ge=1)
     """Ask only the first questions; all where it is left out."""
+    training_data: tuple[str, ...] = ()
+    """JSONL files with the records to fine-tune on, where `data` has those to validate on."""
 
     @model_validator(mode="after")
     def _data_is_known(self) -> "HarnessTask":
@@ -54,12 +56,27 @@ class PicoTask(Frozen):
     kind: Literal["pico"] = "pico"
     suite: str = "pico"
     """The pico suite whose corpus tells the facts."""
-    form: Literal["choice", "open", "last_word"] = "choice"
-    """The likeliest of four options; an answer in free text; or the last word of a statement."""
+    form: Literal["choice", "open", "last_word", "sum"] = "choice"
+    """The likeliest of four options; an answer in free text; the last word of a statement; or a
+    sum of the curriculum, for fine-tuning alone."""
     questions: Literal["heldout", "train"] = "heldout"
     """Facts that training states and never asks for, or those that it asks for as well."""
     limit: int | None = Field(None, ge=1)
     """Ask only so many questions, spread over all frequencies; all where it is left out."""
 
 
-Task = Annotated[HarnessTask | PicoTask, Field(discriminator="kind")]
+class PairsTask(Frozen):
+    """Prompts and answers of the user's, for fine-tuning."""
+
+    kind: Literal["pairs"] = "pairs"
+    training: tuple[str, ...] = Field(min_length=1)
+    """JSONL files of the examples to train on."""
+    validation: tuple[str, ...] = Field(min_length=1)
+    """JSONL files of those that the loss is measured on."""
+    prompt: str = "prompt"
+    """Field of a record that holds the prompt."""
+    answer: str = "answer"
+    """Field that holds the answer; a space is put before it where neither side has one."""
+
+
+Task = Annotated[HarnessTask | PicoTask | PairsTask, Field(discriminator="kind")]

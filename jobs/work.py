@@ -19,6 +19,7 @@ from jobs.capability_work import (
     MemorizationWork,
 )
 from jobs.findings import AuditWork, Refusal
+from jobs.finetune_work import FinetuneWork, SensitivityWork
 from jobs.frozen import DType
 from jobs.pico_spec import PicoCorpus, PicoModel
 from jobs.sources import Produced, Source, TextFiles
@@ -27,7 +28,15 @@ from jobs.text_spec import Sequences
 from jobs.toy_work import ToyWork
 
 StageName = Literal[
-    "fetch", "geometry", "head", "evals", "ablation", "memorization", "generate", "toy"
+    "fetch",
+    "geometry",
+    "head",
+    "evals",
+    "ablation",
+    "memorization",
+    "generate",
+    "finetune",
+    "toy",
 ]
 
 
@@ -212,6 +221,8 @@ Work = (
     | InfinigramWork
     | MemorizationWork
     | GenerateWork
+    | SensitivityWork
+    | FinetuneWork
     | ToyWork
 )
 KINDS: tuple[str, ...] = tuple(work.kind for work in get_args(Work))
@@ -228,7 +239,10 @@ def precision(work: Work) -> DType | None:
             | AblationWork()
             | MemorizationWork()
             | GenerateWork()
+            | SensitivityWork()
         ):
             return work.dtype
+        case FinetuneWork():
+            return work.recipe.dtype
         case _:
             return None

@@ -1,7 +1,7 @@
 """From a study to the cells that ask what its checkpoints can do."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +21,9 @@ from jobs.identity import FileHashes
 from jobs.questions import HarnessQuestions, HubData, PicoQuestions, Questions
 from jobs.sources import Folder, Produced, Source, TextFiles
 from jobs.spec import Study
-from jobs.task_spec import HARNESS_REPOSITORIES, HarnessTask, PicoTask
+from jobs.task_spec import HARNESS_REPOSITORIES, HarnessTask, PicoTask, Task
 from orchestrator.hub_index import HubIndex
+from orchestrator.named_inputs import corpus_of, text_files
 from orchestrator.suites import VOCABULARIES
 
 _HEAD_BYTES = 2**20
@@ -136,44 +137,32 @@ def capability_works(
     return works
 
 
-def text_files(
-    where: str, paths: Iterable[str], field: str, separator: str, hashes: FileHashes
-) -> TextFiles:
-    """Returns text on disk by the hashes of its files.
-
-    Args:
-        where: What reads it, for the messages.
-        paths: The files.
-        field: Field of a JSONL record that holds the text.
-        separator: What stands between documents of a text file.
-        hashes: The hashes of files.
-
-    Raises:
-        StudyError: A file that is missing, or that is neither text nor JSON lines.
-    """
-    found = [Path(path).expanduser() for path in paths]
-    for path in found:
-        if not path.is_file():
-            raise StudyError(f"{where}: there is no file {path}", "check the path")
-        if path.suffix not in {".txt", ".jsonl", ".json"}:
-            raise StudyError(
-                f"{where}: {path.name} is neither .txt nor .jsonl", "convert it to one"
-            )
-    files = tuple((str(path.resolve()), hashes.sha256(path)) for path in found)
-    return TextFiles(files, field, separator)
-
-
 def _questions(
     name: str,
-    task: HarnessTask | PicoTask,
+    task: Task,
     corpora: Mapping[str, str],
     hashes: FileHashes,
     index: HubIndex,
 ) -> Questions:
     where = f"task '{name}'"
-    if isinstance(task, PicoTask):
-        corpus = _corpus_of(where, task.suite, corpora)
+    if isinstance(task, PicoTask) and task.form != "sum":
+        corpus = corpus_of(where, task.suite, corpora)
         return PicoQuestions(name, corpus, task.form, task.questions, task.limit)
+    if isinstance(task, HarnessTask):
+        return harness_questions(name, task, hashes, index)
+    raise StudyError(f"{where} is for fine-tuning and can't be asked", "use it in [finetune]")
+
+
+def harness_questions(
+    name: str, task: HarnessTask, hashes: FileHashes, index: HubIndex
+) -> HarnessQuestions:
+    """Returns a task of lm-eval, with its records known by their contents.
+
+    Raises:
+        StudyError: A file that is missing, a task whose records' place isn't known, a repository
+            that is not there.
+    """
+    where = f"task '{name}'"
     config = None
     if task.config is not None:
         path = Path(task.config).expanduser()
@@ -206,7 +195,7 @@ def _indexed_text(
         return text_files(
             "memorization.corpus", corpus.paths, corpus.field, corpus.separator, hashes
         )
-    made = _corpus_of("memorization.corpus", corpus.suite, corpora)
+    made = corpus_of("memorization.corpus", corpus.suite, corpora)
     if tokenizer != Produced(made, "tokenizer"):
         raise StudyError(
             f"memorization.corpus is in the tokens of suite '{corpus.suite}', and suite '{suite}' "
@@ -268,15 +257,6 @@ def _git_oid(path: Path) -> str:
 def _head_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.sha256(file.read(_HEAD_BYTES)).hexdigest()
-
-
-def _corpus_of(where: str, suite: str, corpora: Mapping[str, str]) -> str:
-    if suite not in corpora:
-        raise StudyError(
-            f"{where} reads the pico suite '{suite}', which the study lacks",
-            f"name one of {', '.join(corpora) or '(none)'}, or use another kind",
-        )
-    return corpora[suite]
 
 
 def _corpora_of(questions: Questions) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from jobs.capability_work import (
 )
 from jobs.cells import Cell
 from jobs.findings import AuditWork
+from jobs.finetune_work import FinetuneWork, SensitivityWork
 from jobs.frozen import DType
 from jobs.questions import PicoQuestions, Questions
 from jobs.text_spec import Sequences
@@ -32,6 +33,13 @@ from jobs.work import (
     LossWork,
     PretrainWork,
     SequencesWork,
+)
+from orchestrator.flops import (
+    BLOCK_SECONDS,
+    FACTORIZATION_FLOPS,
+    factorization_rate,
+    forward_flops,
+    matrix_rate,
 )
 from orchestrator.hardware import Processor, cpu
 from orchestrator.model_sizes import ModelSize, ModelSizes
@@ -48,20 +56,15 @@ PartName = Literal[
     "ablation",
     "memorization",
     "generations",
+    "noise",
+    "finetuning",
     "index",
     "infinigram",
     "toy",
 ]
 
-UTILIZATION = {"gpu": 0.3, "gpu float32": 0.6, "cpu": 0.5}
-"""Share of the peak that matrix products reach: on tensor cores, without them, and on a CPU."""
-
-FACTORIZATION = {"gpu": 0.03, "cpu": 0.25}
-"""Share of the float64 peak that eigendecompositions reach; half of one moves vectors alone."""
-
 _LOAD_BYTES_PER_SECOND = 500e6  # Read, hashed and copied to the device.
 _LOAD_SECONDS = 0.05
-_BLOCK_SECONDS = 1e-3  # One block of the network on one batch, forward.
 _HEAD_SECONDS = 0.02
 _SPECTRUM_SECONDS = 2e-3
 _CORPUS_SECONDS = 10.0  # The English of Python's own documentation is gathered, whatever is kept.
@@ -73,8 +76,9 @@ _PICO_EXAMPLES = 256
 _OPTIONS = 4
 _REQUEST_TOKENS = 64
 _ASKING_SECONDS = 0.2
+_PAIR_TOKENS = 32  # Of a training example, prompt and answer.
+_TRIAL_SECONDS = 0.3
 _TOY_SECONDS = 2e-9  # One multiplication of the tractable model: tensors as large as a cache.
-_FACTORIZATION_FLOPS = 12  # Times d³: 9 for eigenvalues and vectors, 8/3 for singular values.
 
 
 @dataclass(frozen=True)
@@ -139,8 +143,8 @@ class Costs:
                 return Part("corpus", seconds)
             case PretrainWork(model):
                 size = self._sizes.trained(cell.id)
-                flops = 3 * _forward_flops(size, model.tokens_per_step, model.sequence_length, True)
-                overhead = 3 * size.layers * _BLOCK_SECONDS
+                flops = 3 * forward_flops(size, model.tokens_per_step, model.sequence_length, True)
+                overhead = 3 * size.layers * BLOCK_SECONDS
                 if processor.memory is None:  # Its threads are part of what it is.
                     processor = cpu(model.threads)
                 step = flops / matrix_rate(processor) + overhead
@@ -168,8 +172,8 @@ class Costs:
                 yield self._forward(work, draw, size, processor)
                 # The last layer's, its half's and two for the logits; and each layer's own.
                 spectra = 4 + (size.layers + 1 if work.layers == "all" else 0)
-                flops = spectra * _FACTORIZATION_FLOPS * size.width**3
-                seconds = flops / _factorization_rate(processor) + spectra * _SPECTRUM_SECONDS
+                flops = spectra * FACTORIZATION_FLOPS * size.width**3
+                seconds = flops / factorization_rate(processor) + spectra * _SPECTRUM_SECONDS
                 yield Part("spectra", seconds)
             case LossWork() as work:
                 yield self._forward(work, self._draws[work.sequences], size, processor)
@@ -184,9 +188,36 @@ class Costs:
                 yield self._asking("memorization", answers, work.dtype, size, processor)
             case GenerateWork(prompts, new_tokens, dtype):
                 # Each token is a pass of its own over a batch of one token.
-                work_done = _forward_flops(size, len(prompts) * new_tokens, new_tokens, True)
-                steps = new_tokens * size.layers * _BLOCK_SECONDS
+                work_done = forward_flops(size, len(prompts) * new_tokens, new_tokens, True)
+                steps = new_tokens * size.layers * BLOCK_SECONDS
                 yield Part("generations", work_done / matrix_rate(processor, dtype) + steps)
+            case SensitivityWork() as work:
+                draw = self._draws[work.sequences]
+                whole = self._forward(work, draw, size, processor).seconds
+                passes = 1 + len(work.scales) * len(work.seeds)
+                share = min(1.0, work.dataset_sequences / draw.sequences)
+                yield Part("noise", passes * share * whole)
+            case FinetuneWork() as work:
+                yield self._tuning(work, size, processor)
+
+    def _tuning(self, work: FinetuneWork, size: ModelSize, processor: Processor) -> Part:
+        """Returns a trial: its epochs, and two passes over validation examples and text each."""
+        recipe = work.recipe
+        if processor.memory is None:
+            processor = cpu(recipe.threads)
+        trained = work.training_examples or _EXAMPLES
+        measured = work.validation_examples or _EXAMPLES
+        tokens = _PAIR_TOKENS * (3 * recipe.epochs * trained + (2 + recipe.epochs) * measured)
+        batches = (3 * recipe.epochs * trained + 3 * measured) / recipe.batch_size
+        if work.sequences is not None:
+            draw = self._draws[work.sequences]
+            read = min(work.dataset_sequences, draw.sequences)
+            tokens += 2 * read * draw.sequence_length
+        flops = forward_flops(size, tokens, _PAIR_TOKENS, True)
+        steps = batches * size.layers * BLOCK_SECONDS
+        return Part(
+            "finetuning", _TRIAL_SECONDS + flops / matrix_rate(processor, recipe.dtype) + steps
+        )
 
     def _asking(
         self,
@@ -198,14 +229,14 @@ class Costs:
     ) -> Part:
         """Returns the passes over a task's examples, each with a few options."""
         requests = examples * _OPTIONS
-        flops = _forward_flops(size, int(requests * _REQUEST_TOKENS), _REQUEST_TOKENS, True)
+        flops = forward_flops(size, int(requests * _REQUEST_TOKENS), _REQUEST_TOKENS, True)
         batches = requests / self._batch_size
-        seconds = flops / matrix_rate(processor, dtype) + batches * size.layers * _BLOCK_SECONDS
+        seconds = flops / matrix_rate(processor, dtype) + batches * size.layers * BLOCK_SECONDS
         return Part(name, _ASKING_SECONDS + seconds)
 
     def _forward(
         self,
-        work: GeometryWork | LossWork | AblationWork,
+        work: GeometryWork | LossWork | AblationWork | SensitivityWork,
         draw: Sequences,
         size: ModelSize,
         processor: Processor,
@@ -213,29 +244,10 @@ class Costs:
         """Returns the pass over a text, which geometry and loss share."""
         tokens = draw.sequences * draw.sequence_length
         logits = work.sequences in self._with_loss
-        flops = _forward_flops(size, tokens, draw.sequence_length, logits)
+        flops = forward_flops(size, tokens, draw.sequence_length, logits)
         batches = -(-draw.sequences // self._batch_size)
         seconds = flops / matrix_rate(processor, work.dtype)
-        return Part("pass", seconds + batches * size.layers * _BLOCK_SECONDS, work.sequences)
-
-
-def matrix_rate(processor: Processor, dtype: DType = "float32") -> float:
-    """Returns the FLOP/s that matrix products are assumed to reach."""
-    peak = processor.peak(dtype)
-    if processor.memory is None:
-        return peak * UTILIZATION["cpu"]
-    return peak * UTILIZATION["gpu" if peak > processor.float32 else "gpu float32"]
-
-
-def _factorization_rate(processor: Processor) -> float:
-    share = FACTORIZATION["cpu" if processor.memory is None else "gpu"]
-    return processor.float64 * share
-
-
-def _forward_flops(size: ModelSize, tokens: int, length: int, logits: bool) -> float:
-    """Returns the FLOPs of a pass: matrices, the attention's two products, and the logits."""
-    matrices = size.body + (size.rows * size.width if logits else 0)
-    return tokens * (2.0 * matrices + 4.0 * size.layers * length * size.width)
+        return Part("pass", seconds + batches * size.layers * BLOCK_SECONDS, work.sequences)
 
 
 def _measure(cell: Cell) -> tuple[object, ...]:
@@ -253,6 +265,20 @@ def _measure(cell: Cell) -> tuple[object, ...]:
             return work.kind, work.answers, work.dtype
         case GenerateWork(prompts, new_tokens, dtype):
             return cell.work.kind, len(prompts), new_tokens, dtype
+        case SensitivityWork() as work:
+            passes = len(work.scales) * len(work.seeds)
+            return work.kind, work.sequences, work.dataset_sequences, passes, work.dtype
+        case FinetuneWork() as work:
+            recipe = work.recipe
+            amount = (work.training_examples, work.validation_examples, work.sequences)
+            return (
+                work.kind,
+                *amount,
+                recipe.epochs,
+                recipe.batch_size,
+                recipe.threads,
+                recipe.dtype,
+            )
         case CheckpointWork() | HeadWork() as work:
             return (work.kind,)
         case _:

@@ -42,6 +42,8 @@ _ORDER = (
     "ablation",
     "memorization",
     "generate",
+    "sensitivity",
+    "finetune",
 )
 # What is left of a cell when the usual seconds of its shared parts are taken away is at least this.
 _LEAST_SHARE = 0.01

@@ -19,6 +19,7 @@ _RUNNING = {
     "ablation": "run the tasks without top eigenvectors, and what that needs",
     "memorization": "compare the checkpoints with an ∞-gram model, and what that needs",
     "generate": "continue the prompts, and what that needs",
+    "finetune": "fine-tune the checkpoints, and what that needs",
     "toy": "run the sweeps of the tractable model",
 }
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from jobs.cells import Cell, Checkpoint
 from jobs.errors import StudyError
 from jobs.findings import AuditWork
+from jobs.finetune_work import SensitivityWork
 from jobs.identity import FileHashes
 from jobs.pico_spec import PicoSuite
 from jobs.sources import Produced, Source, TextFiles
@@ -20,15 +21,19 @@ from orchestrator.capability_plan import (
     capability_works,
     lookups,
     questions_in_use,
-    text_files,
 )
+from orchestrator.finetune_plan import check_finetuned, examples_in_use, finetune_cells
 from orchestrator.hub_index import HubIndex
+from orchestrator.named_inputs import text_files
 from orchestrator.suites import pico_cells
 
 _DOCUMENTS_PER_SEQUENCE = 4
 
 Works = list[
-    tuple[CheckpointWork | GeometryWork | HeadWork | LossWork | CapabilityWork, tuple[str, ...]]
+    tuple[
+        CheckpointWork | GeometryWork | HeadWork | LossWork | SensitivityWork | CapabilityWork,
+        tuple[str, ...],
+    ]
 ]
 """What is done to a checkpoint, and the cells that it needs."""
 
@@ -87,6 +92,7 @@ def _cells(study: Study, hashes: FileHashes, index: HubIndex) -> list[Cell]:
     """Returns the cells of a study, some of them twice where labels alone tell them apart."""
     audits: list[Cell] = []
     cells: list[Cell] = []
+    tuned: list[Cell] = []
     corpora: dict[str, str] = {}
     checkpoints: list[Checkpoint] = []
     for suite in study.suites:
@@ -109,24 +115,26 @@ def _cells(study: Study, hashes: FileHashes, index: HubIndex) -> list[Cell]:
     }
     used = {name: text for name, text in texts.items() if name in in_use}
     questions = questions_in_use(study, corpora, hashes, index)
-    by_tokenizer: dict[str, Works] = {}
+    examples = examples_in_use(study, corpora, hashes, index)
+    check_finetuned(study, checkpoints)
+    by_tokenizer: dict[str, tuple[Works, dict[str, Cell]]] = {}
     for checkpoint in checkpoints:
         tokenizer = str(checkpoint.tokenizer.identity)
         if tokenizer not in by_tokenizer:
             sequences = _sequences(study, checkpoint, used)
             found = lookups(study, checkpoint, questions, corpora, hashes)
             cells += [*sequences.values(), *found.cells]
-            by_tokenizer[tokenizer] = [
-                *_works(study, sequences),
-                *capability_works(study, questions, sequences, found),
-            ]
+            asked = capability_works(study, questions, sequences, found)
+            by_tokenizer[tokenizer] = [*_works(study, sequences), *asked], sequences
+        works, sequences = by_tokenizer[tokenizer]
         producer = _made_by(checkpoint.source)
         cells += [
             Cell(work, tuple(dict.fromkeys([*producer, *needs])), checkpoint)
-            for work, needs in by_tokenizer[tokenizer]
+            for work, needs in works
         ]
+        tuned += finetune_cells(study, checkpoint, examples, sequences)
     toys = [Cell(ToyWork(sweep), suite="toy", model=sweep.name) for sweep in study.toy]
-    return [*audits, *cells, *toys]
+    return [*audits, *cells, *tuned, *toys]
 
 
 def _sequences(
@@ -165,6 +173,17 @@ def _works(study: Study, sequences: dict[str, Cell]) -> Works:
     for name in study.evals.loss.datasets if study.evals and study.evals.loss else ():
         drawn = sequences[name].id
         works.append((LossWork(name, drawn, study.forward.dtype), (drawn,)))
+    if study.sensitivity is not None:
+        noise = study.sensitivity
+        sensitivity = SensitivityWork(
+            noise.dataset,
+            sequences[noise.dataset].id,
+            noise.dataset_sequences,
+            noise.scales,
+            noise.seeds,
+            study.forward.dtype,
+        )
+        works.append((sensitivity, (sensitivity.sequences,)))
     return works
 
 
@@ -180,6 +199,10 @@ def _datasets_in_use(study: Study) -> set[str]:
         used.add(study.head.unigram_dataset)
     if study.ablation is not None:
         used.add(study.ablation.dataset)
+    if study.finetune is not None and study.finetune.dataset is not None:
+        used.add(study.finetune.dataset)
+    if study.sensitivity is not None:
+        used.add(study.sensitivity.dataset)
     return used
 
 

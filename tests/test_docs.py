@@ -69,6 +69,7 @@ def test_named_studies_ship() -> None:
     shipped = (
         "counterfactual",
         "norms",
+        "norms-pico",
         "other-families",
         "pico",
         "robustness",

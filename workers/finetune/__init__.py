@@ -1,0 +1,1 @@
+"""Fine-tuning of loaded checkpoints: what is learned, by which adapters, and what it changes."""
