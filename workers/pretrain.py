@@ -8,8 +8,7 @@ kept exactly.
 
 import math
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from jobs.errors import DataError, DivergedError
 from jobs.pico_spec import PicoModel
 from workers.corpus import END_OF_TEXT
+from workers.threads import fixed_threads
 
 _BETAS = (0.9, 0.95)
 _EPSILON = 1e-8
@@ -82,17 +82,6 @@ def target_weights(
     weights = np.zeros(vocabulary_size, dtype=np.float32)
     weights[occurring] = len(tokens) / (occurring.sum() * counts[occurring])
     return torch.from_numpy(weights)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Sets torch's thread count for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _initialize(model: PicoModel, vocabulary_size: int, end_of_text: int) -> GPTNeoXForCausalLM:
@@ -240,7 +229,7 @@ def pretrain(
         DataError: The training stream is shorter than one sequence.
         DivergedError: Loss or gradient is no longer finite.
     """
-    with _threads(model.threads):
+    with fixed_threads(model.threads):
         log = _train(model, corpus, folder, report)
     shutil.rmtree(folder / "state")
     return [

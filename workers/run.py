@@ -14,12 +14,14 @@ from jobs.capability_work import IndexWork, InfinigramWork
 from jobs.cells import Cell
 from jobs.events import Progress, Started
 from jobs.findings import AuditWork
+from jobs.finetune_work import FinetuneWork
 from jobs.toy_work import ToyWork
 from jobs.work import CheckpointWork, CorpusWork, PretrainWork, SequencesWork
 from workers import artifacts, corpus
 from workers.artifacts import Files
 from workers.audit import known_rows
 from workers.checkpoint_task import measure_checkpoint
+from workers.finetune import held
 from workers.measure import Rows
 from workers.pretrain import pretrain
 from workers.sequences import draw_sequences
@@ -39,6 +41,13 @@ def run_task(task: Task, files: Files, report: Report) -> None:
     """
     torch.set_num_threads(task.threads)
     first = task.cells[0]
+    if isinstance(first.work, FinetuneWork):
+        # Imported here: only what fine-tunes needs it.
+        from workers.finetune.trials import finetune_checkpoint
+
+        finetune_checkpoint(task, files, report)
+        return
+    held.let_go()
     if first.checkpoint is not None:
         with reporting_failure(task.cells, report), ExitStack() as stack:
 
