@@ -31,7 +31,5 @@ def goes_on(loss: float, before: Sequence[float], reduction: int) -> bool:
         before: Losses at the rung of the trials that came there before.
         reduction: One in so many goes on.
     """
-    known = [value for value in before if math.isfinite(value)]
-    if not known:
-        return True
-    return loss <= float(np.quantile(known, 1 / reduction))
+    gains = [-value for value in before if math.isfinite(value)]
+    return not gains or -loss >= float(np.percentile(gains, (1 - 1 / reduction) * 100))
