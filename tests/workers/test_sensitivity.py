@@ -21,7 +21,7 @@ from tests.conftest import Texts
 from tests.workers.measured import COUNT, SEQUENCES, measure_pass, own
 from tests.workers.models import ARCHITECTURES, build, silent, token_sequences
 from tests.workers.tasks import kinds, prepare, raising, run_cells, small_study
-from workers import checkpoint_task, sensitivity
+from workers import checkpoint_task, features, sensitivity
 from workers.hub import LoadedCheckpoint, load_checkpoint
 from workers.measure import Rows
 from workers.sensitivity import noise_added, sensitivity_rows
@@ -122,7 +122,7 @@ def test_weights_are_restored_after_an_error(
     checkpoint: LoadedCheckpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = bytes_of(checkpoint.model)
-    given = sensitivity.forward_pass
+    given = features.forward_pass
 
     def failing(model: Any, *args: Any, **options: Any) -> Any:
         if bytes_of(model) != before:
@@ -139,11 +139,11 @@ def test_weights_are_restored_after_an_error(
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_matrices_alone_get_noise_relative_to_their_size(name: str, dtype: torch.dtype) -> None:
     model = build(ARCHITECTURES[name]).to(dtype)
-    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     stored = bytes_of(model)
     with noise_added(model, 0.25, 7):
         for name, weight in model.named_parameters():
-            moved = weight.double() - before[name].double()
+            moved = weight.detach().double() - before[name].double()
             if weight.ndim < 2:
                 assert not moved.any()
                 continue
@@ -162,7 +162,9 @@ def test_a_tied_matrix_gets_noise_once() -> None:
     before = head.detach().clone()
     with noise_added(model, 0.1, 0):
         assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-        moved = float((head - before).square().mean().sqrt() / before.square().mean().sqrt())
+        moved = float(
+            (head.detach() - before).square().mean().sqrt() / before.square().mean().sqrt()
+        )
         assert moved == pytest.approx(0.1, rel=0.1)
     assert torch.equal(head, before)
 
@@ -187,11 +189,11 @@ def test_what_cannot_be_measured_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=r"single token.* → raise the dataset's"):
         rows_of(checkpoint, sequences=token_sequences([[1], [2]], 12))
-    given = sensitivity.forward_pass
+    given = features.forward_pass
 
     def infinite(*args: Any, **options: Any) -> Any:
         found = given(*args, **options)
-        return replace(found, loss_sums=found.loss_sums + math.inf)
+        return replace(found, loss_sums=torch.full((READ,), math.inf))
 
     monkeypatch.setattr(sensitivity, "forward_pass", infinite)
     with pytest.raises(DataError, match=r"the loss without noise is inf → try forward\.dtype"):
