@@ -5,6 +5,7 @@ from pathlib import Path
 from jobs.capability_work import AblationWork, EvalWork, GenerateWork, MemorizationWork
 from jobs.cells import Cell
 from jobs.events import Progress, Started
+from jobs.finetune_work import SensitivityWork
 from jobs.sources import Source
 from jobs.work import CheckpointWork, GeometryWork, HeadWork, LossWork, precision
 from workers import artifacts
@@ -12,6 +13,7 @@ from workers.artifacts import Files
 from workers.features import ForwardPass, check_logits, forward_pass
 from workers.hub import LoadedCheckpoint, load_checkpoint
 from workers.measure import Rows, checkpoint_rows, geometry_rows, head_rows, loss_rows
+from workers.sensitivity import sensitivity_rows
 from workers.sequences import TokenSequences, load_sequences
 from workers.sweeps import sweep_rows
 from workers.telling import Clock, Report, Task, finished, reporting_failure
@@ -38,6 +40,7 @@ def measure_checkpoint(
     load_seconds = clock.lap()
     texts: dict[str, list[Cell]] = {}
     asking: list[Cell] = []
+    changing: list[Cell] = []
     for cell in task.cells:
         match cell.work:
             case CheckpointWork() | HeadWork():
@@ -48,13 +51,16 @@ def measure_checkpoint(
                     report(finished(cell, {cell.work.table: rows}, task, seconds))
             case GeometryWork() | LossWork() | AblationWork() as work:
                 texts.setdefault(work.sequences, []).append(cell)
+            case SensitivityWork():
+                changing.append(cell)
             case _:
                 asking.append(cell)
     for sequences, cells in texts.items():
         with reporting_failure(cells, report):
             folder = artifacts.whole(files, sequences, _SEQUENCES)
             _measure_text(loaded, folder, cells, task, files, report)
-    for cell in asking:
+    # Those that change the weights for a while come last.
+    for cell in (*asking, *changing):
         with reporting_failure([cell], report):
             clock.lap()
             report(Started(cell.id))
@@ -141,7 +147,7 @@ def _of_text(
 def _asked(
     cell: Cell, loaded: LoadedCheckpoint, task: Task, files: Files, report: Report
 ) -> dict[str, Rows]:
-    """Returns what a cell that needs no text makes of the model, side tables first."""
+    """Returns what a cell with passes of its own makes of the model, side tables first."""
 
     def progress(done: int, total: int) -> None:
         report(Progress(cell.id, done, total))
@@ -162,5 +168,9 @@ def _asked(
             from workers.generate import generation_rows
 
             return {"generations": generation_rows(work, loaded, task.batch_size, progress)}
+        case SensitivityWork() as work:
+            sequences = load_sequences(artifacts.whole(files, work.sequences, _SEQUENCES))
+            rows = sensitivity_rows(work, loaded, sequences, task.batch_size, progress)
+            return {"sensitivity": rows}
         case _:
             raise ValueError(f"a cell of kind {cell.work.kind} measures no checkpoint")

@@ -248,6 +248,29 @@ def _shipped(name: str) -> Path:
 def _records(text: TextFiles) -> datasets.Dataset:
     """Returns the records of JSONL files, in memory alone."""
     records: list[dict[str, Any]] = []
+    for place, record in records_of(text):
+        if records and (odd := record.keys() ^ records[0].keys()):
+            raise DataError(
+                f"{place} differs from the first record in the fields {', '.join(sorted(odd))}",
+                "give all records the same fields, null where a value is missing",
+            )
+        records.append(record)
+    if not records:
+        raise DataError(f"{', '.join(name for name, _ in text.files)}: no records", "add some")
+    try:
+        return datasets.Dataset.from_list(records)
+    except Exception as error:  # Arrow's many ways to say that values differ in kind.
+        raise DataError(
+            f"{text.files[0][0]}: a field has values of different kinds: {error}", "mend them"
+        ) from error
+
+
+def records_of(text: TextFiles) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields each record of JSONL files after its place, `file, line n`.
+
+    Raises:
+        DataError: A file changed since it was planned; a line that is no record.
+    """
     for name, content in _contents(text):
         # Not splitlines(): strings in JSON may hold what Unicode takes for the end of a line.
         for number, line in enumerate(content.split(b"\n"), start=1):
@@ -260,20 +283,7 @@ def _records(text: TextFiles) -> datasets.Dataset:
                 raise DataError(f"{place} is not JSON: {error}", "mend the line") from error
             if not isinstance(record, dict):
                 raise DataError(f"{place} is no record: {line[:40]!r}", "write {…} with its fields")
-            if records and (odd := record.keys() ^ records[0].keys()):
-                raise DataError(
-                    f"{place} differs from the first record in the fields {', '.join(sorted(odd))}",
-                    "give all records the same fields, null where a value is missing",
-                )
-            records.append(record)
-    if not records:
-        raise DataError(f"{', '.join(name for name, _ in text.files)}: no records", "add some")
-    try:
-        return datasets.Dataset.from_list(records)
-    except Exception as error:  # Arrow's many ways to say that values differ in kind.
-        raise DataError(
-            f"{text.files[0][0]}: a field has values of different kinds: {error}", "mend them"
-        ) from error
+            yield place, record
 
 
 def _contents(text: TextFiles) -> Iterator[tuple[str, bytes]]:
