@@ -19,7 +19,7 @@ class PairFiles:
         training: Files of the examples to train on.
         validation: Files of those that the loss is measured on.
         prompt: Field of a record that holds the prompt.
-        answer: Field that holds the answer, with the space that leads it, if any.
+        answer: Field that holds the answer; a space leads it unless either side has one.
     """
 
     name: str

@@ -55,7 +55,7 @@ def sensitivity_rows(
     """
     model = loaded.model
     check_logits(model)
-    read = _first(sequences, work.dataset_sequences)
+    read = sequences.first(work.dataset_sequences)
     draws = [(scale, seed) for scale in work.scales for seed in work.seeds]
     total = len(read) * (1 + len(draws))
 
@@ -136,10 +136,3 @@ def noise_added(model: Any, scale: float, seed: int) -> Iterator[None]:
     finally:
         for matrix, original in zip(matrices, originals, strict=True):
             matrix.copy_(original)
-
-
-def _first(sequences: TokenSequences, count: int) -> TokenSequences:
-    """Returns the first sequences of a text; all where there are no more."""
-    lengths = sequences.lengths[:count]
-    ids = sequences.ids[: int(lengths.sum())]
-    return TokenSequences(ids, lengths, sequences.seq_len, sequences.fingerprint)

@@ -49,6 +49,12 @@ class TokenSequences:
         """Share of the sequences that have length L."""
         return float((self.lengths == self.seq_len).double().mean())
 
+    def first(self, count: int) -> "TokenSequences":
+        """Returns the first sequences, with the fingerprint of all; all where there are no more."""
+        lengths = self.lengths[:count]
+        ids = self.ids[: int(lengths.sum())]
+        return TokenSequences(ids, lengths, self.seq_len, self.fingerprint)
+
     def batches(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Yields (places (B,), ids (B, T) padded on the right with 0, lengths (B,)).
 

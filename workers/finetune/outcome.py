@@ -1,7 +1,7 @@
 """The rows of a fine-tune: what it was, what it changed, and how far the head's rows moved."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -113,4 +113,14 @@ def _moved(pairs: TokenPairs, adapted: Adapted) -> tuple[dict[str, Any], Rows]:
     counts = torch.zeros(len(adapted.head), dtype=torch.int64)
     for token, count in Counter(t for pair in pairs.training for t in pair.tokens).items():
         counts[token] = count
-    raise NotImplementedError(update_sizes, counts)
+    sizes = update_sizes(adapted.head, update, counts.numpy())
+    slopes = {
+        "beta": sizes.beta,
+        "beta_seen": sizes.beta_seen,
+        "beta_unseen": sizes.beta_unseen,
+        "beta_given_count": sizes.beta_given_count,
+    }
+    found = {name: slope.value for name, slope in slopes.items() if slope is not None}
+    if sizes.beta is not None:
+        found["beta_se"] = sizes.beta.stderr
+    return found, [asdict(decile) for decile in sizes.deciles]
