@@ -125,12 +125,12 @@ def adapted(loaded: LoadedCheckpoint, recipe: Recipe) -> Iterator[Adapted]:
     """
     model, head = loaded.model, loaded.model.get_output_embeddings()
     found = adapted_layers(model, recipe.targets, recipe.rank)
-    rows = head.weight.detach()[: loaded.vocabulary_size].float()
+    rows, with_padding = head.weight.detach()[: loaded.vocabulary_size].float(), len(head.weight)
     generator = torch.Generator().manual_seed(recipe.seed)
     adapters: dict[str, Adapter] = {}
     for name, module in found.items():
         try:
-            factors = _factors(rows, len(head.weight), recipe) if module is head else None
+            factors = _factors(rows, with_padding, recipe) if module is head else None
         except ValueError as error:
             raise _refused(loaded, error) from error
         adapters[name] = Adapter(name, module, recipe, factors, generator)

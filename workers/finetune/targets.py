@@ -35,7 +35,7 @@ def adapted_layers(model: Any, targets: Sequence[str], rank: int) -> dict[str, n
         DataError: A target that no module answers to, or one that isn't linear; a rank above the
             smaller side of a layer.
     """
-    modules = dict(model.named_modules())
+    modules = {name: module for name, module in model.named_modules() if name}
     head = model.get_output_embeddings()
     wanted: set[str] = set()
     for target in targets:
