@@ -214,7 +214,7 @@ def test_an_exception_restores_the_head() -> None:
     assert head.weight is original
     assert torch.equal(original, before)
     with (
-        pytest.raises(DataError, match="clip must be between 0 and 0.5, got None"),
+        pytest.raises(DataError, match=r"between 0 and 0\.5, got None"),
         intervened_head(checkpoint, recipe(intervention="clip")),
     ):
         pass
