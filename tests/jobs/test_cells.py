@@ -16,15 +16,7 @@ from jobs.capability_work import (
 )
 from jobs.cells import PRIMARY_TABLES, Cell, Checkpoint
 from jobs.findings import AuditWork
-from jobs.finetune_work import (
-    FinetuneWork,
-    Halving,
-    HarnessPairs,
-    PairFiles,
-    PicoPairs,
-    Recipe,
-    SensitivityWork,
-)
+from jobs.finetune_work import FinetuneWork, PicoPairs, Recipe, SensitivityWork
 from jobs.pico_spec import PicoCorpus, PicoModel
 from jobs.questions import HarnessQuestions, HubData, PicoQuestions
 from jobs.records import SIDE_TABLES, TABLES
@@ -114,51 +106,6 @@ SWEEP_CHANGES: tuple[dict[str, Any], ...] = (
     {"points": 9},
     {"keep": 1},
 )
-RECIPE_CHANGES: tuple[dict[str, Any], ...] = (
-    {"method": "dora"},
-    {"intervention": "equalize"},
-    {"clip": 0.1},
-    {"rank": 4},
-    {"targets": ("attention", "head")},
-    {"groups": 2},
-    {"alpha": 8.0},
-    {"dropout": 0.0},
-    {"epochs": 2},
-    {"batch_size": 8},
-    {"learning_rate": 1e-3},
-    {"weight_decay": 0.0},
-    {"seed": 1},
-    {"threads": 2},
-    {"dtype": "bfloat16"},
-)
-PAIR_FILES = PairFiles("mine", TEXT, TEXT, "prompt", "answer")
-HARNESS_PAIRS = HarnessPairs("mine", "sciq", None, TEXT, TEXT)
-OTHER_TEXT = TextFiles((("/text.txt", B),), "text", "\n\n")
-TRIAL_CHANGES: tuple[dict[str, Any], ...] = (
-    {"examples": PicoPairs("facts", B, "open")},
-    {"examples": PicoPairs("facts", A, "sum")},
-    {"examples": PAIR_FILES},
-    {"examples": HARNESS_PAIRS},
-    {"training_examples": None},
-    {"validation_examples": 255},
-    {"max_length": 64},
-    {"template": "Q: {prompt}"},
-    {"sequences": B},
-    {"sequences": None},
-    {"dataset_sequences": 255},
-    {"halving": Halving(1, 3)},
-    {"rivals": (A,)},
-)
-PAIRS_CHANGES: tuple[tuple[Any, dict[str, Any]], ...] = (
-    (PAIR_FILES, {"training": OTHER_TEXT}),
-    (PAIR_FILES, {"validation": OTHER_TEXT}),
-    (PAIR_FILES, {"prompt": "question"}),
-    (PAIR_FILES, {"answer": "reply"}),
-    (HARNESS_PAIRS, {"task": "arc_easy"}),
-    (HARNESS_PAIRS, {"config": TEXT}),
-    (HARNESS_PAIRS, {"training": OTHER_TEXT}),
-    (HARNESS_PAIRS, {"validation": HubData("a/b", "0" * 40)}),
-)
 NAMED_CHANGES: tuple[dict[str, Any], ...] = (
     {"task": "arc_easy"},
     {"task": None, "config": TEXT},
@@ -170,10 +117,6 @@ NAMED_CHANGES: tuple[dict[str, Any], ...] = (
 
 def _id(work: Work, checkpoint: Checkpoint | None = None) -> str:
     return Cell(work, checkpoint=checkpoint).id
-
-
-def _replaced_pairs(pairs: Any) -> FinetuneWork:
-    return dataclasses.replace(TRIAL, examples=pairs)
 
 
 def _replaced(value: Any, field: str, new: Any) -> Any:
@@ -283,12 +226,6 @@ def test_contents_of_a_checkpoint_are_part_of_every_id(field: str, new: Any) -> 
         (WORKS[13], "prompts", ("Twice",)),
         (WORKS[13], "new_tokens", 9),
         (WORKS[13], "dtype", "bfloat16"),
-        *((TRIAL, "recipe", dataclasses.replace(RECIPE, **change)) for change in RECIPE_CHANGES),
-        *((TRIAL, *item) for change in TRIAL_CHANGES for item in change.items()),
-        *(
-            (_replaced_pairs(pairs), "examples", dataclasses.replace(pairs, **change))
-            for pairs, change in PAIRS_CHANGES
-        ),
         (SENSITIVITY, "sequences", B),
         (SENSITIVITY, "dataset_sequences", 255),
         (SENSITIVITY, "scales", (0.01,)),
@@ -314,12 +251,6 @@ def test_parameters_are_part_of_an_id(work: Work, field: str, new: Any) -> None:
         (EvalWork(NAMED, "float32"), "questions", dataclasses.replace(NAMED, name="another")),
         (WORKS[9], "dataset", "another"),
         (WORKS[12], "task", "another"),
-        (TRIAL, "dataset", "another"),
-        (TRIAL, "examples", dataclasses.replace(PAIRS, name="another")),
-        *(
-            (_replaced_pairs(pairs), "examples", dataclasses.replace(pairs, name="another"))
-            for pairs in (PAIR_FILES, HARNESS_PAIRS)
-        ),
         (SENSITIVITY, "dataset", "another"),
         (
             InfinigramWork(ASKED, FOREIGN, TOKENIZER),
@@ -346,20 +277,7 @@ def test_cells_of_a_checkpoint_share_a_group_and_others_stand_alone() -> None:
     assert [cell.group for cell in alone] == [cell.id for cell in alone]
 
 
-def test_trials_of_a_checkpoint_task_and_seed_share_a_group() -> None:
-    def group(**change: Any) -> str:
-        return Cell(dataclasses.replace(TRIAL, **change), checkpoint=CHECKPOINT).group
-
-    recipes = [dataclasses.replace(RECIPE, **c) for c in ({"rank": 4}, {"intervention": "shuffle"})]
-    assert {group(), *(group(recipe=recipe) for recipe in recipes)} == {group()}
-    assert group(recipe=dataclasses.replace(RECIPE, seed=1)) != group()
-    assert group(examples=PAIR_FILES) != group()
-
-
 def test_labels_for_people() -> None:
-    assert Cell(TRIAL, checkpoint=CHECKPOINT).label == (
-        "finetune facts lora rank 8 lr 0.0002 seed 0 suite/model@step1"
-    )
     assert Cell(WORKS[4], checkpoint=CHECKPOINT).label == "geometry suite/model@step1"
     assert Cell(WORKS[2], suite="suite").label == "sequences heldout"
     assert Cell(WORKS[0], suite="suite").label == "corpus suite"
