@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import executors, ledger, planning, prefetch, toy
+from benchmarks.finetuning import finetuning_sides
 from benchmarks.limits import Figure
 from benchmarks.measurements import Sides, forward_sides, overlap_sides, standard_error_sides
 from benchmarks.memorization import memorization_sides
@@ -25,6 +26,7 @@ _PEERS: Mapping[str, Callable[[], list[Sides]]] = {
     "standard-errors": standard_error_sides,
     "overlaps": overlap_sides,
     "memorization": memorization_sides,
+    "finetuning": finetuning_sides,
 }
 _LIMITS: Mapping[str, Callable[[], list[Figure]]] = {
     "planning": planning.figures,

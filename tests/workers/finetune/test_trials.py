@@ -24,6 +24,7 @@ from tests.workers.tasks import kinds, run_cells, small_study, task_of
 from tests.workers.test_harness import records_file
 from workers.artifacts import SharedFiles
 from workers.finetune import held, training
+from workers.hub import load_checkpoint
 from workers.run import run_task
 
 WORDS = ("river", "stone", "cloud", "lamp", "field", "house")
@@ -31,7 +32,7 @@ RECORDS = [
     {"prompt": f"The {WORDS[n % 6]} number {n} is a", "answer": WORDS[(n * 5 + 1) % 6]}
     for n in range(24)
 ]
-EITHER = [
+EITHER: list[dict[str, Any]] = [
     {"method": "lora"},
     {"method": "dora"},
     *({"method": method, "targets": ("attention", "head")} for method in sorted(ON_HEAD)),
@@ -122,7 +123,7 @@ def test_equal_trials_are_equal_to_the_last_bit(trial: Trial, tmp_path: Path) ->
     one, other = trial(), trial(intervention="equalize", targets=("attention", "head"))
     link = SharedFiles(tmp_path).artifact(one.needs[0])
     assert link is not None
-    found = []
+    found: list[str] = []
     for name, order in (("a", [one, other]), ("b", [other, one]), ("c", [one])):
         artifacts = tmp_path / name / "artifacts"
         artifacts.mkdir(parents=True)
@@ -238,11 +239,10 @@ def test_trials_of_a_task_need_one_load(
     trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[Path] = []
-    load = held.load_checkpoint
 
     def counted(path: Path, *arguments: Any) -> Any:
         loads.append(path)
-        return load(path, *arguments)
+        return load_checkpoint(path, *arguments)
 
     monkeypatch.setattr(held, "load_checkpoint", counted)
     held.let_go()
