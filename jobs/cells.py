@@ -7,6 +7,7 @@ from jobs.capability_work import AblationWork, EvalWork, InfinigramWork, Memoriz
 from jobs.finetune_work import FinetuneWork
 from jobs.frozen import Stage
 from jobs.identity import digest
+from jobs.posttrain_work import PassKWork, PosttrainWork, SampleWork
 from jobs.sources import Source
 from jobs.work import CheckpointWork, SequencesWork, Work
 
@@ -73,6 +74,9 @@ PRIMARY_TABLES = (
     "generations",
     "sensitivity",
     "finetunes",
+    "posttrain",
+    "samples",
+    "passk",
     "toy",
 )
 """Tables whose rows say that a cell is done."""
@@ -118,7 +122,14 @@ class Cell:
             # What is compared in pairs: apart from the measurements, and from other seeds.
             points = {"examples": self.work.examples.identity, "seed": self.work.recipe.seed}
             return digest({"finetune": self.checkpoint.digest, **points})
-        return self.checkpoint.digest
+        match self.work:
+            case PosttrainWork():
+                return self.id
+            case SampleWork() | PassKWork():
+                # From one engine, which holds weights of its own.
+                return digest({"sampled": self.checkpoint.digest})
+            case _:
+                return self.checkpoint.digest
 
     @property
     def label(self) -> str:
@@ -144,5 +155,11 @@ def _asked(work: Work) -> str:
             return work.task
         case FinetuneWork():
             return f"{work.examples.name} {work.recipe.label}"
+        case PosttrainWork():
+            return f"{work.training.method} on {work.records.name} seed {work.seed}"
+        case SampleWork():
+            return f"{work.records.name} from {work.first}"
+        case PassKWork():
+            return work.problems
         case _:
             return ""

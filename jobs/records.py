@@ -11,6 +11,7 @@ from jobs.capability_tables import CAPABILITY_TABLES
 from jobs.columns import INTEGER, KEYS, TEXT, Column
 from jobs.finetune_tables import FINETUNE_TABLES
 from jobs.geometry_tables import GEOMETRY_TABLES
+from jobs.posttrain_tables import POSTTRAIN_TABLES
 from jobs.supply_tables import SUPPLY_TABLES
 from jobs.toy_tables import TOY_TABLES
 
@@ -24,6 +25,7 @@ _TABLES: dict[str, tuple[Column, ...]] = {
     **GEOMETRY_TABLES,
     **CAPABILITY_TABLES,
     **FINETUNE_TABLES,
+    **POSTTRAIN_TABLES,
     **TOY_TABLES,
     "failures": (
         Column("kind", TEXT, "kind of the cell that failed"),

@@ -9,6 +9,7 @@ from jobs.finetune_spec import Finetune, Sensitivity
 from jobs.frozen import DType, Frozen, Stage
 from jobs.hub_spec import HubSuite
 from jobs.pico_spec import PicoSuite
+from jobs.posttrain_spec import Chain, PassK, TrainingData
 from jobs.task_spec import Task
 from jobs.text_spec import Dataset
 from jobs.toy_spec import ToySweep
@@ -109,6 +110,12 @@ class Study(Frozen):
     """How well the checkpoints can be fine-tuned."""
     sensitivity: Sensitivity | None = None
     """How the loss rises with noise on the weights."""
+    training: dict[str, TrainingData] = Field({})
+    """What post-training learns from, and problems to answer, by name."""
+    posttrain: tuple[Chain, ...] = Field((), min_length=1)
+    """Chains of post-training; their checkpoints are measured like any others."""
+    passk: PassK | None = None
+    """Answers sampled from the checkpoints."""
     toy: tuple[ToySweep, ...] = Field((), min_length=1)
     """Sweeps of the tractable model, which needs no checkpoints."""
 

@@ -22,6 +22,7 @@ from jobs.findings import AuditWork, Refusal
 from jobs.finetune_work import FinetuneWork, SensitivityWork
 from jobs.frozen import DType
 from jobs.pico_spec import PicoCorpus, PicoModel
+from jobs.posttrain_work import PassKWork, PosttrainWork, SampleWork
 from jobs.sources import Produced, Source, TextFiles
 from jobs.streams import HubStream
 from jobs.text_spec import Sequences
@@ -36,6 +37,8 @@ StageName = Literal[
     "memorization",
     "generate",
     "finetune",
+    "posttrain",
+    "passk",
     "toy",
 ]
 
@@ -223,6 +226,9 @@ Work = (
     | GenerateWork
     | SensitivityWork
     | FinetuneWork
+    | PosttrainWork
+    | SampleWork
+    | PassKWork
     | ToyWork
 )
 KINDS: tuple[str, ...] = tuple(work.kind for work in get_args(Work))
@@ -244,5 +250,9 @@ def precision(work: Work) -> DType | None:
             return work.dtype
         case FinetuneWork():
             return work.recipe.dtype
+        case PosttrainWork():
+            return work.dtype
+        case SampleWork():
+            return work.sampling.dtype
         case _:
             return None

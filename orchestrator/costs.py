@@ -22,6 +22,7 @@ from jobs.cells import Cell
 from jobs.findings import AuditWork
 from jobs.finetune_work import FinetuneWork, SensitivityWork
 from jobs.frozen import DType
+from jobs.posttrain_work import PassKWork, PosttrainWork, SampleWork
 from jobs.questions import PicoQuestions, Questions
 from jobs.text_spec import Sequences
 from jobs.toy_work import ToyWork
@@ -43,6 +44,7 @@ from orchestrator.flops import (
 )
 from orchestrator.hardware import Processor, cpu
 from orchestrator.model_sizes import ModelSize, ModelSizes
+from orchestrator.training_costs import finetune_seconds, posttrain_seconds, sample_seconds
 
 PartName = Literal[
     "load",
@@ -58,6 +60,9 @@ PartName = Literal[
     "generations",
     "noise",
     "finetuning",
+    "posttraining",
+    "sampling",
+    "pass@k",
     "index",
     "infinigram",
     "toy",
@@ -76,8 +81,7 @@ _PICO_EXAMPLES = 256
 _OPTIONS = 4
 _REQUEST_TOKENS = 64
 _ASKING_SECONDS = 0.2
-_PAIR_TOKENS = 32  # Of a training example, prompt and answer.
-_TRIAL_SECONDS = 0.3
+_PASSK_SECONDS = 0.5
 _TOY_SECONDS = 2e-9  # One multiplication of the tractable model: tensors as large as a cache.
 
 
@@ -198,26 +202,13 @@ class Costs:
                 share = min(1.0, work.dataset_sequences / draw.sequences)
                 yield Part("noise", passes * share * whole)
             case FinetuneWork() as work:
-                yield self._tuning(work, size, processor)
-
-    def _tuning(self, work: FinetuneWork, size: ModelSize, processor: Processor) -> Part:
-        """Returns a trial: its epochs, and two passes over validation examples and text each."""
-        recipe = work.recipe
-        if processor.memory is None:
-            processor = cpu(recipe.threads)
-        trained = work.training_examples or _EXAMPLES
-        measured = work.validation_examples or _EXAMPLES
-        tokens = _PAIR_TOKENS * (3 * recipe.epochs * trained + (2 + recipe.epochs) * measured)
-        batches = (3 * recipe.epochs * trained + 3 * measured) / recipe.batch_size
-        if work.sequences is not None:
-            draw = self._draws[work.sequences]
-            read = min(work.dataset_sequences, draw.sequences)
-            tokens += 2 * read * draw.sequence_length
-        flops = forward_flops(size, tokens, _PAIR_TOKENS, True)
-        steps = batches * size.layers * BLOCK_SECONDS
-        return Part(
-            "finetuning", _TRIAL_SECONDS + flops / matrix_rate(processor, recipe.dtype) + steps
-        )
+                yield Part("finetuning", finetune_seconds(work, size, processor, self._draws))
+            case PosttrainWork() as work:
+                yield Part("posttraining", posttrain_seconds(work, size, processor))
+            case SampleWork() as work:
+                yield Part("sampling", sample_seconds(work, size, processor))
+            case PassKWork():
+                yield Part("pass@k", _PASSK_SECONDS)
 
     def _asking(
         self,
@@ -279,7 +270,11 @@ def _measure(cell: Cell) -> tuple[object, ...]:
                 recipe.threads,
                 recipe.dtype,
             )
-        case CheckpointWork() | HeadWork() as work:
+        case PosttrainWork() as work:
+            return work.kind, work.training, work.threads, work.dtype
+        case SampleWork() as work:
+            return work.kind, work.count, work.sampling
+        case CheckpointWork() | HeadWork() | PassKWork() as work:
             return (work.kind,)
         case _:
             raise ValueError(f"a cell of kind {cell.work.kind} measures no checkpoint")

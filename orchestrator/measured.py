@@ -44,6 +44,9 @@ _ORDER = (
     "generate",
     "sensitivity",
     "finetune",
+    "posttrain",
+    "sample",
+    "passk",
 )
 # What is left of a cell when the usual seconds of its shared parts are taken away is at least this.
 _LEAST_SHARE = 0.01

@@ -20,6 +20,8 @@ _RUNNING = {
     "memorization": "compare the checkpoints with an ∞-gram model, and what that needs",
     "generate": "continue the prompts, and what that needs",
     "finetune": "fine-tune the checkpoints, and what that needs",
+    "posttrain": "post-train the checkpoints, and what that needs",
+    "passk": "sample answers from the checkpoints, and what that needs",
     "toy": "run the sweeps of the tractable model",
 }
 

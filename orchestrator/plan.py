@@ -25,6 +25,7 @@ from orchestrator.capability_plan import (
 from orchestrator.finetune_plan import check_finetuned, examples_in_use, finetune_cells
 from orchestrator.hub_index import HubIndex
 from orchestrator.named_inputs import text_files
+from orchestrator.posttrain_plan import chain_cells, records_in_use, sample_cells, sampled
 from orchestrator.suites import pico_cells
 
 _DOCUMENTS_PER_SEQUENCE = 4
@@ -94,11 +95,13 @@ def _cells(study: Study, hashes: FileHashes, index: HubIndex) -> list[Cell]:
     cells: list[Cell] = []
     tuned: list[Cell] = []
     corpora: dict[str, str] = {}
+    problems: dict[str, int] = {}
     checkpoints: list[Checkpoint] = []
     for suite in study.suites:
         if isinstance(suite, PicoSuite):
             supply, made = pico_cells(suite)
             corpora[suite.name] = supply[0].id
+            problems[suite.name] = suite.corpus.heldout_problems
             cells += supply
             checkpoints += made
         else:
@@ -117,6 +120,12 @@ def _cells(study: Study, hashes: FileHashes, index: HubIndex) -> list[Cell]:
     questions = questions_in_use(study, corpora, hashes, index)
     examples = examples_in_use(study, corpora, hashes, index)
     check_finetuned(study, checkpoints)
+    records = records_in_use(study, corpora, problems, hashes, index)
+    for chain in study.posttrain:
+        stages, made = chain_cells(study, chain, checkpoints, records)
+        cells += stages
+        checkpoints += made
+    drawn_from = set(sampled(study.passk, checkpoints)) if study.passk else set()
     by_tokenizer: dict[str, tuple[Works, dict[str, Cell]]] = {}
     for checkpoint in checkpoints:
         tokenizer = str(checkpoint.tokenizer.identity)
@@ -133,6 +142,8 @@ def _cells(study: Study, hashes: FileHashes, index: HubIndex) -> list[Cell]:
             for work, needs in works
         ]
         tuned += finetune_cells(study, checkpoint, examples, sequences)
+        if checkpoint in drawn_from:
+            tuned += sample_cells(study, checkpoint, records)
     toys = [Cell(ToyWork(sweep), suite="toy", model=sweep.name) for sweep in study.toy]
     return [*audits, *cells, *tuned, *toys]
 
