@@ -261,3 +261,54 @@ def toy(
         for seed, course in enumerate(courses)
     ]
     write(results, "toy", rows)
+
+
+def finetune(
+    results: Path,
+    step: int,
+    seed: int,
+    net_gain: float | None,
+    finetunability: float | None = None,
+    model: str = "pico-64",
+    **columns: Any,
+) -> dict[str, Any]:
+    """Writes one trial; without a net gain it diverged. What it gains of an intact loss of 2."""
+    labels = {
+        "task": "facts",
+        "method": "lora",
+        "intervention": "none",
+        "rank": 8,
+        "targets": "attention",
+        "seed": seed,
+        "lr": 2e-3,
+        **{name: columns[name] for name in columns if name in RECIPE},
+    }
+    key = keys("finetune", model, step)
+    row = {
+        **key,
+        "cell_id": cell_id(key["cell_id"], *labels.values(), columns.get("searched", False)),
+        **labels,
+        "alpha": 16.0,
+        "dropout": 0.05,
+        "epochs": 3,
+        "epochs_run": 3,
+        "batch_size": 16,
+        "weight_decay": 0.01,
+        "searched": False,
+        "n_training": 512,
+        "n_validation": 256,
+        "template_fingerprint": "f" * 64,
+        "forward_dtype": "float32",
+        "loss_none": 2.0,
+        "loss_pre": 2.0,
+        "loss_post": None if net_gain is None else 2.0 * (1 - net_gain),
+        "damage": 0.0,
+        "net_gain": net_gain,
+        "finetunability": net_gain if finetunability is None else finetunability,
+        **columns,
+    }
+    write(results, "finetunes", [row])
+    return row
+
+
+RECIPE = ("task", "method", "intervention", "clip", "rank", "targets", "groups", "lr")
