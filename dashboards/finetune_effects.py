@@ -108,7 +108,7 @@ def updates(setting: Setting) -> Verdict:
     beta = betas["beta"]
     outcome = OPEN
     if beta is not None and beta.low is not None and beta.high is not None:
-        if -NEGLIGIBLE_BETA < beta.low and beta.high < NEGLIGIBLE_BETA:
+        if beta.low > -NEGLIGIBLE_BETA and beta.high < NEGLIGIBLE_BETA:
             outcome = HOLDS
         elif beta.low > NEGLIGIBLE_BETA or beta.high < -NEGLIGIBLE_BETA:
             outcome = FAILS

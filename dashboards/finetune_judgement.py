@@ -48,7 +48,7 @@ def relation(row: Row, level: float = LEVEL) -> int | None:
     low, high = row["pearson_low"], row["pearson_high"]
     if row["pearson"] is None or low is None:
         return None
-    if -NEGLIGIBLE_R < low and high < NEGLIGIBLE_R:
+    if low > -NEGLIGIBLE_R and high < NEGLIGIBLE_R:
         return 0
     sign = 1 if row["pearson"] > 0 else -1
     if low <= 0 <= high or row["pearson_pvalue"] >= level:

@@ -36,9 +36,9 @@ def verdicts(found: Finetuned) -> list[tuple[str, list[Verdict]]]:
         )
         for setting in found.settings
     ]
-    for model in dict.fromkeys(setting.model for setting in found.settings):
-        told.append((f"{model[0]}/{model[1]}, tasks together", [tasks(found, model)]))
-    return told
+    models = dict.fromkeys(setting.model for setting in found.settings)
+    together = [(f"{m[0]}/{m[1]}, tasks together", [tasks(found, m)]) for m in models]
+    return told + together
 
 
 def overlaps(found: Finetuned, setting: Setting) -> Verdict:
