@@ -93,9 +93,8 @@ def ranks(found: Finetuned, setting: Setting) -> Verdict:
         elif change.high < -RANK_SHARE:
             outcome = FAILS
     rank = arms[-1].labels["rank"]
-    return Verdict(
-        claim, outcome, f"{told}; at rank {rank} it is larger by {effect(change)} of it."
-    )
+    told += f"; up to rank {rank} the fall grows by {effect(change)}, as a share of itself"
+    return Verdict(claim, outcome, f"{told}.")
 
 
 def updates(setting: Setting) -> Verdict:

@@ -1,6 +1,6 @@
 """What the report on fine-tunability is made from, and its correlations."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,13 +221,12 @@ def _names(settings: Iterable[tuple[Any, ...]]) -> dict[tuple[Any, ...], str]:
     for key, row in rows.items():
         model = f"{row['suite']}/{row['model']}" if suites else row["model"]
         named[key] = f"{model}{' (' + row['stage'] + ')' if stages else ''}, {row['task']}"
-    counts = Counter(named.values())
-    for key, row in rows.items():
-        like = [other for other in rows if named[other] == named[key]]
-        if counts[named[key]] > 1:
-            differing = [n for n in SETTING if len({rows[other][n] for other in like}) > 1]
-            named[key] += "".join(f", {name} {str(row[name])[:8]}" for name in differing)
-    return named
+    full = dict(named)
+    for key in rows:
+        like = [rows[other] for other in rows if named[other] == named[key]]
+        differing = [name for name in SETTING if len({row[name] for row in like}) > 1]
+        full[key] += "".join(f", {name} {str(rows[key][name])[:8]}" for name in differing)
+    return full
 
 
 def _of(

@@ -264,7 +264,15 @@ def toy(
 
 
 def finetune(
-    results: Path,
+    results: Path, step: int, seed: int, net_gain: float | None, **columns: Any
+) -> dict[str, Any]:
+    """Writes one trial."""
+    row = trial(step, seed, net_gain, **columns)
+    write(results, "finetunes", [row])
+    return row
+
+
+def trial(
     step: int,
     seed: int,
     net_gain: float | None,
@@ -272,7 +280,7 @@ def finetune(
     model: str = "pico-64",
     **columns: Any,
 ) -> dict[str, Any]:
-    """Writes one trial; without a net gain it diverged. What it gains of an intact loss of 2."""
+    """Gives one trial of an intact loss of 2; without a net gain it diverged."""
     labels = {
         "task": "facts",
         "method": "lora",
@@ -284,7 +292,7 @@ def finetune(
         **{name: columns[name] for name in columns if name in RECIPE},
     }
     key = keys("finetune", model, step)
-    row = {
+    return {
         **key,
         "cell_id": cell_id(key["cell_id"], *labels.values(), columns.get("searched", False)),
         **labels,
@@ -307,8 +315,6 @@ def finetune(
         "finetunability": net_gain if finetunability is None else finetunability,
         **columns,
     }
-    write(results, "finetunes", [row])
-    return row
 
 
 RECIPE = ("task", "method", "intervention", "clip", "rank", "targets", "groups", "lr")
