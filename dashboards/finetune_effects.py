@@ -111,7 +111,7 @@ def updates(setting: Setting) -> Verdict:
             outcome = HOLDS
         elif beta.low > NEGLIGIBLE_BETA or beta.high < -NEGLIGIBLE_BETA:
             outcome = FAILS
-    others = ", ".join(f"{name} {effect(betas[n])}" for n, name in _BETAS.items() if n != "beta")
+    others = "; ".join(f"{name} {effect(betas[n])}" for n, name in _BETAS.items() if n != "beta")
     steeper = None if beta is None else beta.mean - 1
     return Verdict(
         claim,
@@ -147,7 +147,7 @@ def _effects(plain: Arm, arm: Arm) -> str:
         f"{number(None if base is None else base.mean)})",
         f"at step {last[0]:,} {effect(end)}",
         f"in finetunability {effect(pooled(ratios))}",
-        f"damage before training {effect(pooled(_values(arm.fixed, 'damage')))} nats per token",
+        f"damage, nats per token, {effect(pooled(_values(arm.fixed, 'damage')))}",
     ]
     if best := paired(plain.best, arm.best, "net_gain"):
         parts.append(f"in net gain at the best learning rates {effect(pooled(best))}")

@@ -117,7 +117,7 @@ def _causal(setting: Setting, outcome: str, place: int) -> Figure | None:
     if not points:
         return None
     note = (
-        "Counts what an intervention breaks as a loss: without any effect it lies on none."
+        "Relative to the untouched model: an intervention without effect coincides with none."
         if outcome == "net_gain"
         else "Relative to the loss after the intervention, so mending what it broke counts as gain."
     )
@@ -137,8 +137,8 @@ _SIZES = {
     "update_mean": ("‖Δw‖", "If updates did not depend on the norm (β = 0) it would be flat."),
     "relative_update_mean": (
         "ρ = ‖Δw‖/‖w‖",
-        "It falls by itself: equally far is what it would be if all tokens moved as far as the "
-        "middle ones (β = 0).",
+        "Its slope is that of ‖Δw‖ less 1, so that it falls says nothing. Equally far: what it "
+        "would be if all tokens moved as far as the middle ones (β = 0).",
     ),
 }
 

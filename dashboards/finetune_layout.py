@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from dashboards.finetune_trials import Row
-from dashboards.finetune_words import column, number, pvalue
+from dashboards.finetune_words import Shown, column, number, pvalue
 from dashboards.numbers import plain
 
 Cell = Callable[[Row], str]
@@ -52,14 +52,14 @@ def shown_plain(name: str) -> Cell:
     return lambda row: plain(row[name])
 
 
-def signed(name: str) -> Cell:
+def signed(name: str, shown: Shown = number) -> Cell:
     """Shows a number with its sign."""
-    return lambda row: number(row[name])
+    return lambda row: shown(row[name])
 
 
-def estimated(name: str) -> Cell:
+def estimated(name: str, shown: Shown = number) -> Cell:
     """Shows an estimate with its interval."""
-    return lambda row: column(row, name)
+    return lambda row: column(row, name, shown)
 
 
 def tested(name: str) -> Cell:

@@ -14,7 +14,7 @@ from dashboards.finetune_layout import (
     text,
 )
 from dashboards.finetune_trials import Row
-from dashboards.finetune_words import correlation, interval, number
+from dashboards.finetune_words import coefficient, correlation, interval, size
 
 
 def correlations_table(rows: Sequence[Row]) -> Table:
@@ -33,8 +33,11 @@ def correlations_table(rows: Sequence[Row]) -> Table:
 
     def partial(row: Row) -> str:
         of = row["net_gain"]
-        ends = interval(of["partial_low"], of["partial_high"])
-        return f"{number(of['partial_given_log_step'])}{ends}"
+        ends = interval(of["partial_low"], of["partial_high"], coefficient)
+        return f"{coefficient(of['partial_given_log_step'])}{ends}"
+
+    def differences(row: Row) -> str:
+        return coefficient(row["net_gain"]["differences_pearson"])
 
     return table(
         "correlations",
@@ -50,9 +53,9 @@ def correlations_table(rows: Sequence[Row]) -> Table:
             ("Trials", lambda row: f"{row['setting']}: {row['arm']}, {row['rate']} rate"),
             ("Fine-tunability", lambda row: correlation(row["finetunability"])),
             ("Net gain", lambda row: correlation(row["net_gain"])),
-            ("Net gain, Spearman", lambda row: number(row["net_gain"]["spearman"])),
+            ("Net gain, Spearman", lambda row: coefficient(row["net_gain"]["spearman"])),
             ("Net gain given log step", partial),
-            ("First differences", lambda row: number(row["net_gain"]["differences_pearson"])),
+            ("First differences", differences),
             ("Seeds", text("n_seeds")),
         ),
     )
@@ -69,7 +72,7 @@ def tasks_table(rows: Sequence[Row]) -> Table:
             ("Setting", text("setting")),
             ("Outcome", text("outcome")),
             ("Norm CV", correlation),
-            ("Log step", signed("null_r")),
+            ("Log step", signed("null_r", coefficient)),
             ("Lowest", shown_plain("lowest")),
             ("Highest", shown_plain("highest")),
         ),
@@ -81,10 +84,10 @@ def semantics_table(rows: Sequence[Row]) -> Table:
 
     def pearson(name: str) -> Cell:
         def cell(row: Row) -> str:
-            ends = interval(row[f"pearson_norm_{name}_low"], row[f"pearson_norm_{name}_high"])
+            low, high = (row[f"pearson_norm_{name}_{end}"] for end in ("low", "high"))
             return (
-                f"{number(row[f'pearson_norm_{name}'])}{ends}; Spearman "
-                f"{number(row[f'spearman_norm_{name}'])}"
+                f"{coefficient(row[f'pearson_norm_{name}'])}{interval(low, high, coefficient)}; "
+                f"Spearman {coefficient(row[f'spearman_norm_{name}'])}"
             )
 
         return cell
@@ -125,8 +128,8 @@ def updates_table(rows: Sequence[Row]) -> Table:
             ("Trials", lambda row: f"{row['setting']}: {row['arm']}, step {row['step']:,}"),
             ("Tokens", lambda row: f"{row['tokens_of']}, {row['n']}"),
             ("‖w‖", shown_plain("norm_mean")),
-            ("‖Δw‖", estimated("update_mean")),
-            ("ρ", estimated("relative_update_mean")),
+            ("‖Δw‖", estimated("update_mean", size)),
+            ("ρ", estimated("relative_update_mean", size)),
             ("Expected", shown_plain("expected_relative")),
             ("Seeds", text("update_mean_n")),
         ),

@@ -9,7 +9,7 @@ from dashboards.finetune_effects import equalizing, ranks, shuffling, updates
 from dashboards.finetune_judgement import FAILS, HOLDS, MISSING, OPEN, Verdict, relation
 from dashboards.finetune_tables import Finetuned, Setting, correlations_of
 from dashboards.finetune_trials import Row
-from dashboards.finetune_words import correlation, interval, number
+from dashboards.finetune_words import coefficient, correlation, interval
 from dashboards.predictors import NULL_MODELS
 
 
@@ -86,13 +86,14 @@ def norms(found: Finetuned, setting: Setting) -> Verdict:
         f"with finetunability: {correlation(_row(found, setting, 'norm_cv', 'finetunability'))}",
         *([f"at the best learning rates, net gain: {correlation(best)}"] if best else []),
         "null models with net gain: "
-        + (", ".join(f"{name} {number(r)}" for name, r in nulls.items()) or "none defined"),
+        + (", ".join(f"{name} {coefficient(r)}" for name, r in nulls.items()) or "none defined"),
         f"{' and '.join(better)} alone {'do' if len(better) > 1 else 'does'} no worse"
         if better
         else "none of them does as well",
-        f"given log step, r = {number(row['partial_given_log_step'])}{interval(low, high)}"
+        f"given log step, r = {coefficient(row['partial_given_log_step'])}"
+        f"{interval(low, high, coefficient)}"
         + (", which excludes 0" if survives else ", which does not show a negative one"),
-        f"first differences: r = {number(row['differences_pearson'])}",
+        f"first differences: r = {coefficient(row['differences_pearson'])}",
     ]
     return Verdict(claim, outcome, f"{'; '.join(parts)}.")
 

@@ -1,6 +1,6 @@
 """How correlations, differences and their uncertainty are written."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dashboards.correlation_statistics import Estimate
@@ -11,9 +11,22 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:+.{digits}g}".replace("-", "−")
 
 
-def interval(low: float | None, high: float | None) -> str:
+def size(value: float | None) -> str:
+    """Formats a number that can't be negative to three digits."""
+    return number(value).removeprefix("+")
+
+
+def coefficient(value: float | None) -> str:
+    """Formats a correlation: one that is nearly 1 doesn't read as 1."""
+    return "–" if value is None else f"{value:+.3f}".replace("-", "−")
+
+
+Shown = Callable[[float | None], str]
+
+
+def interval(low: float | None, high: float | None, shown: Shown = number) -> str:
     """Formats a 95 % interval; empty where there is none."""
-    return "" if low is None or high is None else f" [{number(low)}, {number(high)}]"
+    return "" if low is None or high is None else f" [{shown(low)}, {shown(high)}]"
 
 
 def pvalue(value: float | None) -> str:
@@ -33,10 +46,10 @@ def effect(found: Estimate | None, of: str = "seeds") -> str:
     )
 
 
-def column(row: Mapping[str, Any], name: str) -> str:
+def column(row: Mapping[str, Any], name: str, shown: Shown = number) -> str:
     """Formats an estimate that `with_interval` made columns of."""
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return number(row[name]) if row[name] is None else f"{number(row[name])}{interval(low, high)}"
+    ends = interval(row[f"{name}_low"], row[f"{name}_high"], shown)
+    return f"{shown(row[name])}{ends}"
 
 
 def correlation(row: Mapping[str, Any] | None) -> str:
@@ -44,7 +57,8 @@ def correlation(row: Mapping[str, Any] | None) -> str:
     if row is None or row["pearson"] is None:
         return "r not defined"
     trending = "" if row["independent"] else ", both trend"
+    ends = interval(row["pearson_low"], row["pearson_high"], coefficient)
     return (
-        f"r = {number(row['pearson'])}{interval(row['pearson_low'], row['pearson_high'])}"
+        f"r = {coefficient(row['pearson'])}{ends}"
         f"{pvalue(row['pearson_pvalue'])}, n = {row['n']}{trending}"
     )

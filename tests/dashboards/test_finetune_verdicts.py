@@ -133,7 +133,7 @@ def test_equalizing_helps_or_not(
     verdict, growth = told(results, EQUALIZING), told(results, GROWTH)
     assert (verdict.outcome, growth.outcome) == (first, second), (verdict, growth)
     assert "7 checkpoints" in verdict.sentence
-    assert "damage before training +0.3" in verdict.sentence
+    assert "damage, nats per token, +0.3" in verdict.sentence
     assert "3 seeds" in growth.sentence
 
 
