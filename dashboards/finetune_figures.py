@@ -197,7 +197,12 @@ def _rates(setting: Setting, arm: Arm, place: str) -> Figure | None:
     ]  # fmt: skip
     if not points:
         return None
-    x = alt.X("lr:Q", title="learning rate (log scale)", scale=alt.Scale(type="log"))
+    x = alt.X(
+        "lr:Q",
+        title="learning rate (log scale)",
+        scale=alt.Scale(type="log", nice=False, padding=12),
+        axis=alt.Axis(values=sorted({lr for _, lr in values}), labelOverlap="greedy", format="~g"),
+    )
     return Figure(
         key=f"rates-{place}",
         title=f"Net gain by learning rate: {setting.label}",
@@ -221,10 +226,14 @@ def _lines(
     """Draws points with intervals, joined to lines or not; colours by `colour`, marks by `kind`."""
     labels = sorted({point[colour] for point in points}, key=natural)
     kinds = sorted({point["kind"] for point in points}, key=natural, reverse=True)
-    scale = alt.Scale(type="log") if log else alt.Scale(zero=False, nice=True)
-    domain = alt.Scale(domain=kinds)
-    shape = alt.Shape("kind:N", title=None, scale=domain)
-    dash = alt.StrokeDash("kind:N", title=None, scale=domain)
+    scale = (
+        alt.Scale(type="log", nice=False, padding=8) if log else alt.Scale(zero=False, nice=True)
+    )
+    # Kinds that say nothing more than the colours share their legend.
+    same = len(kinds) == 1 or all(point["kind"] == point[colour] for point in points)
+    of, domain = (colour, alt.Scale(domain=labels)) if same else ("kind", alt.Scale(domain=kinds))
+    shape = alt.Shape(f"{of}:N", title=None, scale=domain)
+    dash = alt.StrokeDash(f"{of}:N", title=None, scale=domain)
     known = [name for name in ("step", "norm_cv", "decile", "norm", "lr") if name in points[0]]
     base = alt.Chart(alt.NamedData("rows")).encode(
         x=x,
