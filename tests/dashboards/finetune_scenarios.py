@@ -27,6 +27,65 @@ def level(cv: float, place: int) -> float:
     return 0.4 + 0.02 * (place % 3)
 
 
+_RECIPE = ("task", "method", "intervention", "clip", "rank", "targets", "groups", "lr")
+
+
+def finetune(
+    results: Path, step: int, seed: int, net_gain: float | None, **columns: Any
+) -> dict[str, Any]:
+    """Writes one trial."""
+    row = trial(step, seed, net_gain, **columns)
+    synthetic.write(results, "finetunes", [row])
+    return row
+
+
+def trial(
+    step: int,
+    seed: int,
+    net_gain: float | None,
+    finetunability: float | None = None,
+    model: str = "pico-64",
+    **columns: Any,
+) -> dict[str, Any]:
+    """Gives one trial of an intact loss of 2; without a net gain it diverged."""
+    labels = {
+        "task": "facts",
+        "method": "lora",
+        "intervention": "none",
+        "rank": 8,
+        "targets": "attention",
+        "seed": seed,
+        "lr": 2e-3,
+        **{name: columns[name] for name in columns if name in _RECIPE},
+    }
+    key = synthetic.keys("finetune", model, step)
+    return {
+        **key,
+        "cell_id": synthetic.cell_id(
+            key["cell_id"], *labels.values(), columns.get("searched", False)
+        ),
+        **labels,
+        "alpha": 16.0,
+        "dropout": 0.05,
+        "epochs": 3,
+        "epochs_run": 3,
+        "batch_size": 16,
+        "weight_decay": 0.01,
+        "searched": False,
+        "n_training": 512,
+        "n_validation": 256,
+        "template_fingerprint": "f" * 64,
+        "forward_dtype": "float32",
+        "loss_none": 2.0,
+        "loss_pre": 2.0,
+        "loss_post": None if net_gain is None else 2.0 * (1 - net_gain),
+        "damage": 0.0,
+        "net_gain": net_gain,
+        "finetunability": net_gain if finetunability is None else finetunability,
+        **columns,
+    }
+
+
 def write_heads(results: Path, cvs: tuple[float, ...] = CVS, **columns: Any) -> None:
     """Writes heads whose overlaps have nothing to do with norm CV or step."""
     drawn = np.random.default_rng(3).standard_normal((2, len(cvs)))
@@ -59,7 +118,7 @@ def write_trials(
     """Writes one arm's trials at each checkpoint; fine-tunability is the net gain."""
     drawn = np.random.default_rng(len(str(columns)))
     rows = [
-        synthetic.trial(
+        trial(
             STEPS[place], seed, gain(cv, place) + noise * float(drawn.standard_normal()), **columns
         )
         for place, cv in enumerate(cvs)
@@ -73,7 +132,7 @@ def write_updates(results: Path, beta: float, steps: tuple[int, ...] = STEPS[-2:
     for step in steps:
         for seed in SEEDS:
             slope = beta + 0.01 * (seed - 1)
-            row = synthetic.finetune(
+            row = finetune(
                 results, step, seed, 0.3, targets="attention+head", beta=slope, beta_se=0.01,
                 beta_seen=slope + 0.1, beta_unseen=slope - 0.1, beta_given_count=slope,
             )  # fmt: skip
@@ -115,9 +174,9 @@ def write_everything(results: Path) -> Path:
         results, lambda cv, place: 0.35, targets="attention+head", method="norm_lr"
     )  # fmt: skip
     for step in (STEPS[0], STEPS[-1]):
-        synthetic.finetune(results, step, 0, 0.5, lr=5e-3, searched=True)
-        synthetic.finetune(results, step, 0, 0.1, lr=1e-3, searched=True, epochs_run=1)
-    synthetic.finetune(results, STEPS[0], 0, None, lr=2e-2, searched=True)
+        finetune(results, step, 0, 0.5, lr=5e-3, searched=True)
+        finetune(results, step, 0, 0.1, lr=1e-3, searched=True, epochs_run=1)
+    finetune(results, STEPS[0], 0, None, lr=2e-2, searched=True)
     noise = [
         {**synthetic.keys("sensitivity", "pico-64", step), "row": seed, "dataset": "heldout",
          "scale": 0.1, "seed": seed, "loss_increase": 0.1 * (place + 1) + 0.01 * seed}

@@ -11,6 +11,7 @@ from dashboards.correlations import SCHEMA, correlate, correlations
 from dashboards.finetune_trials import read_arms
 from dashboards.query import load
 from tests.dashboards import synthetic
+from tests.dashboards.finetune_scenarios import finetune
 
 STEPS = (256, 512, 1024, 2048, 4096)
 CVS = (0.1, 0.3, 0.2, 0.5, 0.4)
@@ -54,7 +55,7 @@ def test_the_outcome_is_the_mean_over_seeds(results: Path) -> None:
     gains = np.random.default_rng(0).uniform(0.1, 0.5, (5, 3))
     for step, seeds in zip(STEPS, gains, strict=True):
         for seed, gain in enumerate(seeds):
-            synthetic.finetune(results, step, seed, gain, finetunability=gain**2)
+            finetune(results, step, seed, gain, finetunability=gain**2)
     row = one(results, predictor="norm_cv", outcome="net_gain")
     assert row["pearson"] == pytest.approx(np.corrcoef(CVS, gains.mean(axis=1))[0, 1])
     other = one(results, predictor="norm_cv", outcome="finetunability")
@@ -76,7 +77,7 @@ def test_every_predictor_stands_beside_the_null_models(results: Path) -> None:
             results, "pico-64", step, 20.0 + place, rankme_logits=10.0 - place,
             participation_ratio=3.0 + place,
         )  # fmt: skip
-        synthetic.finetune(results, step, 0, 0.1 + 0.05 * place, loss_none=3.0 - 0.1 * place**2)
+        finetune(results, step, 0, 0.1 + 0.05 * place, loss_none=3.0 - 0.1 * place**2)
         key = synthetic.keys("sensitivity", "pico-64", step)
         shared = {"dataset": "heldout", "forward_dtype": "float32"}
         for row, (scale, seed) in enumerate((s, d) for s in (0.01, 0.1) for d in (0, 1)):
@@ -107,7 +108,7 @@ def test_every_predictor_stands_beside_the_null_models(results: Path) -> None:
 def test_a_series_without_a_trend_is_independent(results: Path) -> None:
     heads(results)
     for step, gain in zip(STEPS, (0.3, 0.1, 0.5, 0.2, 0.4), strict=True):
-        synthetic.finetune(results, step, 0, gain)
+        finetune(results, step, 0, gain)
     assert one(results, predictor="norm_cv", outcome="net_gain")["independent"]
 
 
@@ -116,13 +117,13 @@ def test_trials_that_were_stopped_or_searched_at_another_rate_do_not_count_as_fi
 ) -> None:
     heads(results)
     for place, step in enumerate(STEPS):
-        synthetic.finetune(results, step, 0, 0.1 * place)
-        synthetic.finetune(results, step, 0, 0.9, lr=1e-3, searched=True, epochs_run=1)
-        synthetic.finetune(results, step, 0, 0.1 * place + 0.05 * (place % 2), lr=5e-3,
+        finetune(results, step, 0, 0.1 * place)
+        finetune(results, step, 0, 0.9, lr=1e-3, searched=True, epochs_run=1)
+        finetune(results, step, 0, 0.1 * place + 0.05 * (place % 2), lr=5e-3,
                            searched=True)  # fmt: skip
-        synthetic.finetune(results, step, 0, None, lr=2e-2, searched=True)
+        finetune(results, step, 0, None, lr=2e-2, searched=True)
         # The search stopped what was made without it as well.
-        synthetic.finetune(results, step, 0, 0.0, searched=True, epochs_run=1)
+        finetune(results, step, 0, 0.0, searched=True, epochs_run=1)
     fixed = one(results, predictor="norm_cv", outcome="net_gain", rate="fixed")
     best = one(results, predictor="norm_cv", outcome="net_gain", rate="best")
     assert (fixed["lr"], best["lr"]) == (2e-3, None)
@@ -135,9 +136,9 @@ def test_trials_that_were_stopped_or_searched_at_another_rate_do_not_count_as_fi
 def test_seeds_that_diverged_are_left_out_and_counted(results: Path) -> None:
     heads(results)
     for place, step in enumerate(STEPS):
-        synthetic.finetune(results, step, 0, 0.1 * place)
+        finetune(results, step, 0, 0.1 * place)
         bad = None if place == 2 else math.nan if place == 3 else 0.1 * place
-        synthetic.finetune(results, step, 1, bad, epochs_run=3 if bad == bad else 2)
+        finetune(results, step, 1, bad, epochs_run=3 if bad == bad else 2)
     row = one(results, predictor="norm_cv", outcome="net_gain")
     assert (row["n"], row["n_seeds"], row["n_diverged"]) == (5, 1, 2)
     assert row["pearson"] == pytest.approx(np.corrcoef(CVS, range(5))[0, 1])
@@ -145,9 +146,9 @@ def test_seeds_that_diverged_are_left_out_and_counted(results: Path) -> None:
 
 def test_an_arm_needs_three_checkpoints_and_so_does_a_predictor(results: Path) -> None:
     for place, step in enumerate(STEPS[:2]):
-        synthetic.finetune(results, step, 0, 0.1 * place)
+        finetune(results, step, 0, 0.1 * place)
     assert rows_of(results) == []
-    synthetic.finetune(results, STEPS[2], 0, 0.3)
+    finetune(results, STEPS[2], 0, 0.3)
     heads(results, STEPS[:2])
     assert {row["predictor"] for row in rows_of(results)} == {"log_step", "loss_pre"}
     row = one(results, predictor="log_step", outcome="net_gain")
@@ -160,28 +161,28 @@ def test_an_arm_needs_three_checkpoints_and_so_does_a_predictor(results: Path) -
 
 def test_arms_differ_by_recipe_and_by_what_is_learned(results: Path) -> None:
     for step in STEPS:
-        synthetic.finetune(results, step, 0, 0.1)
-        synthetic.finetune(results, step, 0, 0.1, rank=16)
-        synthetic.finetune(results, step, 0, 0.1, intervention="equalize")
-        synthetic.finetune(results, step, 0, 0.1, task="sums")
-        synthetic.finetune(results, step, 0, 0.1, model="pico-128")
+        finetune(results, step, 0, 0.1)
+        finetune(results, step, 0, 0.1, rank=16)
+        finetune(results, step, 0, 0.1, intervention="equalize")
+        finetune(results, step, 0, 0.1, task="sums")
+        finetune(results, step, 0, 0.1, model="pico-128")
     assert len(read_arms(results)) == 5
     assert len(rows_of(results, predictor="log_step", outcome="net_gain")) == 5
 
 
 def test_the_rate_of_most_trials_is_the_fixed_one_and_a_tie_is_settled(results: Path) -> None:
     for step in STEPS:
-        synthetic.finetune(results, step, 0, 0.1, lr=1e-3, searched=True)
-        synthetic.finetune(results, step, 0, 0.1, lr=5e-3)
+        finetune(results, step, 0, 0.1, lr=1e-3, searched=True)
+        finetune(results, step, 0, 0.1, lr=5e-3)
     (arm,) = read_arms(results)
     assert arm.lr == 5e-3
-    synthetic.finetune(results, 8192, 0, 0.1, lr=1e-3, searched=True)
+    finetune(results, 8192, 0, 0.1, lr=1e-3, searched=True)
     (arm,) = read_arms(results)
     assert arm.lr == 1e-3
 
 
 def test_all_stopped_or_unknown_steps_leave_nothing(results: Path) -> None:
-    synthetic.finetune(results, 1, 0, 0.1, epochs_run=1)
+    finetune(results, 1, 0, 0.1, epochs_run=1)
     (arm,) = read_arms(results)
     assert (arm.lr, arm.fixed, arm.best) == (None, (), ())
     key = synthetic.keys("finetune", "pico-64", None)
@@ -194,7 +195,7 @@ def test_metrics_that_are_not_finite_are_left_out(results: Path) -> None:
     heads(results, STEPS[:4])
     synthetic.head(results, "pico-64", STEPS[4], math.nan)
     for place, step in enumerate(STEPS):
-        synthetic.finetune(results, step, 0, 0.1 * place)
+        finetune(results, step, 0, 0.1 * place)
     assert one(results, predictor="norm_cv", outcome="net_gain")["n"] == 4
     assert one(results, predictor="log_step", outcome="net_gain")["n"] == 5
 

@@ -24,7 +24,7 @@ from dashboards.finetune_tables import (
 from dashboards.report import render
 from tests.dashboards import finetune_scenarios as scenarios
 from tests.dashboards import synthetic
-from tests.dashboards.finetune_scenarios import SEEDS, STEPS, falling
+from tests.dashboards.finetune_scenarios import SEEDS, STEPS, falling, finetune
 
 
 @pytest.fixture
@@ -56,11 +56,11 @@ def test_interventions_are_compared_in_pairs_of_seeds(results: Path) -> None:
     synthetic.head(results, "pico-64", 256, 0.1)
     plain, equal = (0.30, 0.34, 0.29), (0.33, 0.36, 0.33)
     for seed in SEEDS:
-        synthetic.finetune(results, 256, seed, plain[seed], finetunability=0.5)
-        synthetic.finetune(
+        finetune(results, 256, seed, plain[seed], finetunability=0.5)
+        finetune(
             results, 256, seed, equal[seed], finetunability=0.6, intervention="equalize", damage=0.2
         )
-    synthetic.finetune(results, 256, 7, 0.9, intervention="equalize")
+    finetune(results, 256, 7, 0.9, intervention="equalize")
     row = one(causal_rows(setting(results)), intervention="equalize")
     expected = stats.ttest_rel(equal, plain)
     assert row["net_gain_difference"] == pytest.approx(np.mean(equal) - np.mean(plain))
@@ -77,14 +77,14 @@ def test_interventions_are_compared_in_pairs_of_seeds(results: Path) -> None:
 
 
 def test_arms_at_different_fixed_rates_are_not_compared(results: Path) -> None:
-    synthetic.finetune(results, 256, 0, 0.3)
-    synthetic.finetune(results, 256, 0, 0.4, intervention="equalize", lr=5e-3)
+    finetune(results, 256, 0, 0.3)
+    finetune(results, 256, 0, 0.4, intervention="equalize", lr=5e-3)
     assert causal_rows(setting(results)) == []
 
 
 def test_a_single_seed_has_no_interval(results: Path) -> None:
     for name in ("none", "shuffle"):
-        synthetic.finetune(results, 256, 0, 0.3, intervention=name)
+        finetune(results, 256, 0, 0.3, intervention=name)
     row = one(causal_rows(setting(results)), intervention="shuffle")
     assert row["net_gain_difference"] == 0
     assert row["net_gain_difference_low"] is None
@@ -122,13 +122,13 @@ def test_remedies_are_compared_with_lora_on_the_same_targets(results: Path) -> N
 
 
 def test_rates_say_what_was_best_and_whether_it_lies_at_the_edge(results: Path) -> None:
-    synthetic.finetune(results, 256, 0, 0.3)
-    synthetic.finetune(results, 256, 0, 0.5, lr=5e-3, searched=True)
-    synthetic.finetune(results, 256, 0, 0.9, lr=1e-3, searched=True, epochs_run=1)
-    synthetic.finetune(results, 512, 0, 0.3)
-    synthetic.finetune(results, 512, 0, 0.2, lr=5e-3, searched=True)
-    synthetic.finetune(results, 512, 0, 0.1, lr=1e-3, searched=True)
-    synthetic.finetune(results, 512, 0, None, lr=2e-2, searched=True)
+    finetune(results, 256, 0, 0.3)
+    finetune(results, 256, 0, 0.5, lr=5e-3, searched=True)
+    finetune(results, 256, 0, 0.9, lr=1e-3, searched=True, epochs_run=1)
+    finetune(results, 512, 0, 0.3)
+    finetune(results, 512, 0, 0.2, lr=5e-3, searched=True)
+    finetune(results, 512, 0, 0.1, lr=1e-3, searched=True)
+    finetune(results, 512, 0, None, lr=2e-2, searched=True)
     rows = rate_rows(setting(results))
     first, second = one(rows, step=256), one(rows, step=512)
     assert (first["lrs"], first["edge"], first["n_stopped"]) == ([5e-3], "highest", 1)
@@ -153,7 +153,7 @@ def test_updates_and_slopes_are_means_over_seeds(results: Path) -> None:
 
 def test_semantics_tell_the_last_head_and_the_course_of_the_range(results: Path) -> None:
     scenarios.write_heads(results)
-    synthetic.finetune(results, STEPS[-1], 0, 0.3)
+    finetune(results, STEPS[-1], 0, 0.3)
     (row,) = semantics_rows(read(results))
     assert row["step"] == STEPS[-1]
     assert (row["first_norm_range"], row["largest_norm_range"]) == (1.8, 1.9)
@@ -187,8 +187,8 @@ def test_the_reference_is_what_the_paper_does(everything: Path) -> None:
 
 
 def test_settings_that_differ_in_more_than_the_task_are_told_apart(results: Path) -> None:
-    synthetic.finetune(results, 256, 0, 0.3)
-    synthetic.finetune(results, 512, 0, 0.3, epochs=5, epochs_run=5)
+    finetune(results, 256, 0, 0.3)
+    finetune(results, 512, 0, 0.3, epochs=5, epochs_run=5)
     labels = [setting.label for setting in read(results).settings]
     assert labels == ["pico-64, facts, epochs 3", "pico-64, facts, epochs 5"]
 
@@ -217,11 +217,11 @@ def test_every_figure_can_be_drawn_and_has_words(everything: Path) -> None:
 
 
 def test_poor_data_give_no_figure_and_no_error(results: Path) -> None:
-    synthetic.finetune(results, 0, 0, None)
+    finetune(results, 0, 0, None)
     found = read(results)
     assert finetune_figures(found) == []
     assert section(found).tables == []
-    synthetic.finetune(results, 0, 1, 0.2)
+    finetune(results, 0, 1, 0.2)
     found = read(results)
     (figure,) = finetune_figures(found)
     assert figure.key == "finetune-step"

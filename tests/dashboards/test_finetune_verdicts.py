@@ -12,7 +12,7 @@ from dashboards.finetune_tables import read_finetuned
 from dashboards.finetune_verdicts import verdicts
 from tests.dashboards import finetune_scenarios as scenarios
 from tests.dashboards import synthetic
-from tests.dashboards.finetune_scenarios import CVS, STEPS, TREND, falling, level
+from tests.dashboards.finetune_scenarios import CVS, STEPS, TREND, falling, finetune, level
 
 OVERLAPS, NORMS, EQUALIZING, GROWTH, SHUFFLING, RANKS, UPDATES = range(7)
 
@@ -47,7 +47,7 @@ def test_trials_alone_leave_every_claim_not_measured(results: Path) -> None:
 
 
 def test_a_single_trial_leaves_every_claim_not_measured(results: Path) -> None:
-    synthetic.finetune(results, 256, 0, 0.1)
+    finetune(results, 256, 0, 0.1)
     synthetic.head(results, "pico-64", 256, 0.1)
     found = read_finetuned(results)
     assert found is not None
@@ -56,8 +56,8 @@ def test_a_single_trial_leaves_every_claim_not_measured(results: Path) -> None:
 
 def test_only_diverged_trials_leave_every_claim_not_measured(results: Path) -> None:
     for step in STEPS:
-        synthetic.finetune(results, step, 0, None)
-        synthetic.finetune(results, step, 0, None, intervention="equalize")
+        finetune(results, step, 0, None)
+        finetune(results, step, 0, None, intervention="equalize")
     scenarios.write_heads(results)
     found = read_finetuned(results)
     assert found is not None
@@ -89,7 +89,7 @@ def test_the_papers_table_2_does_not_decide_that_norm_cv_predicts(results: Path)
     rows = ((1000, 0.092, 0.353), (25000, 0.119, 0.274), (75000, 0.126, 0.261))
     for step, cv, gain in (*rows, (143000, 0.139, 0.259)):
         synthetic.head(results, "pico-64", step, cv)
-        synthetic.finetune(results, step, 0, gain)
+        finetune(results, step, 0, gain)
     verdict = told(results, NORMS)
     assert verdict.outcome == OPEN
     assert "Norm CV with net gain: r = −0.951" in verdict.sentence
@@ -107,7 +107,7 @@ def test_overlaps_predict_or_not_or_nobody_knows(tmp_path: Path) -> None:
             synthetic.head(
                 results, "pico-64", step, 0.1, overlap_mean=known, overlap_std=spreads[place]
             )
-            synthetic.finetune(results, step, 0, gains[place])
+            finetune(results, step, 0, gains[place])
         return told(results, OVERLAPS).outcome
 
     assert outcome("follows", 7, True) == FAILS
@@ -152,7 +152,7 @@ def test_loud_seeds_decide_nothing(results: Path) -> None:
         for place, step in enumerate(STEPS):
             for seed in (0, 1, 2):
                 value = 0.4 + sign * 0.1 * (seed - 1) + 0.05 * place
-                synthetic.finetune(results, step, seed, value, intervention=name)
+                finetune(results, step, seed, value, intervention=name)
     assert told(results, EQUALIZING).outcome == OPEN
 
 
