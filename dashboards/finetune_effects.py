@@ -19,7 +19,7 @@ from dashboards.finetune_judgement import (
     judge,
 )
 from dashboards.finetune_mechanism import on_head
-from dashboards.finetune_tables import Finetuned, Setting, correlations_of, is_plain
+from dashboards.finetune_tables import Finetuned, Setting, arm_label, correlations_of, is_plain
 from dashboards.finetune_trials import Arm, Point, Row, finite, paired
 from dashboards.finetune_words import correlation, effect, number
 
@@ -142,7 +142,7 @@ def _effects(plain: Arm, arm: Arm) -> str:
     base = estimate([point.trials[seed]["net_gain"]
                      for point in plain.fixed for seed in point.trials])  # fmt: skip
     parts = [
-        f"Difference in net gain over {checkpoints} "
+        f"{arm_label(plain)}: difference in net gain over {checkpoints} "
         f"{'checkpoint' if checkpoints == 1 else 'checkpoints'}: {effect(pooled(gains))} (plain "
         f"{number(None if base is None else base.mean)})",
         f"at step {last[0]:,} {effect(end)}",

@@ -18,6 +18,15 @@ RANK_SHARE = 0.25
 NEGLIGIBLE_BETA = 0.25
 """‖Δw‖ does not depend on the norm if β lies within ± this."""
 
+CRITERIA = (
+    f"Taken for absent: a correlation whose interval lies within ±{NEGLIGIBLE_R:g}, an effect "
+    f"whose interval ends below {NEGLIGIBLE_SHARE:.0%} of the plain net gain, a β whose "
+    f"interval lies within ±{NEGLIGIBLE_BETA:g}. A larger rank mitigates where it takes more than "
+    f"{RANK_SHARE:.0%} of the slope on norm CV. Two series that trend are related only where the "
+    "interval given log step says so as well."
+)
+"""What verdicts go by, for readers."""
+
 
 @dataclass(frozen=True)
 class Verdict:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dashboards.finetune_comparisons import causal_rows, rank_rows, rate_rows, remedy_rows
-from dashboards.finetune_judgement import Verdict
+from dashboards.finetune_judgement import CRITERIA, Verdict
 from dashboards.finetune_layout import (
     Cell,
     Table,
@@ -37,10 +37,12 @@ class Section:
     """What the section shows.
 
     Attributes:
+        criteria: What they go by.
         verdicts: Of each setting.
         tables: Those that have rows.
     """
 
+    criteria: str
     verdicts: list[tuple[str, list[Verdict]]]
     tables: list[Table]
 
@@ -67,7 +69,7 @@ def section(found: Finetuned) -> Section:
         sensitivity_table(sensitivity_rows(found)),
         _rates([row for setting in each for row in rate_rows(setting)]),
     ]
-    return Section(verdicts(found), [table for table in made if table.rows])
+    return Section(CRITERIA, verdicts(found), [table for table in made if table.rows])
 
 
 def _causal(rows: Sequence[Row]) -> Table:

@@ -235,7 +235,8 @@ def test_the_page_shows_the_section_only_where_something_was_fine_tuned(
     page = Path(render(everything, "test", tmp_path / "page.html")).read_text(encoding="utf-8")
     for part in (
         'href="#finetunability"', "Across tasks", "Best learning rates",
-        "at the highest rate tried", "(null model)", "&lt;b&gt;",
+        "at the highest rate tried", "within ±0.5", "below 5% of the plain",
+        "(null model)", "&lt;b&gt;",
         "Equalizing the norms improves fine-tuning: <strong>holds",
         "Slope β", "Loss under noise", "clip 0.05", "dora of rank 8", "Table 3",
     ):  # fmt: skip
