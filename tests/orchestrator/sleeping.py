@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator
 
 from jobs.cells import Cell
 from jobs.events import Alive, Event, Finished, Progress, Started
+from jobs.finetune_work import FinetuneWork
 from jobs.records import rows_table
 from jobs.work import LossWork
 from tests.orchestrator.fake_cells import measuring
@@ -29,6 +30,8 @@ def cell(deed: str, number: int = 0, group: int = 0) -> Cell:
 
 def deed_of(found: Cell) -> str:
     """Returns what a cell does."""
+    if isinstance(found.work, FinetuneWork):
+        return found.work.examples.name
     assert isinstance(found.work, LossWork)
     return found.work.dataset
 
@@ -58,6 +61,8 @@ def _do(deed: str, found: Cell) -> Iterator[Event | Alive]:
     match deed:
         case "sleep":
             time.sleep(0.05 + int(found.id[0], 16) / 100)
+            return
+        case "nothing":
             return
     # What a worker has said leaves it in a thread of Ray's, which a sudden end would cut short.
     time.sleep(0.3)
