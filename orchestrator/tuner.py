@@ -26,6 +26,7 @@ from jobs.events import Alive, Event
 from orchestrator.trial import EVENTS, ORDER, Order, TaskTrial
 
 _SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # The new one prints whatever the verbosity.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # Relative paths stay what they are.
     "RAY_ENABLE_AUTO_CONNECT": "0",  # Never a cluster of its own, should it outlive the last.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -63,7 +64,14 @@ def order_of(trial: Trial) -> Order:
     return order
 
 
-class Feed(Searcher):
+class _Unsaved:
+    """Has nothing that is saved: Tune pickles what it is given, for `Tuner.restore`."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class Feed(_Unsaved, Searcher):
     """Suggests, as a search does, what the scheduler has ordered."""
 
     def __init__(self) -> None:
@@ -81,10 +89,9 @@ class Feed(Searcher):
 
     def take_back(self, order: Order) -> bool:
         """Takes an order back; returns whether no trial was made of it yet."""
-        with self._changed:
-            with suppress(ValueError):
-                self._orders.remove(order)
-                return True
+        with self._changed, suppress(ValueError):
+            self._orders.remove(order)
+            return True
         return False
 
     def close(self) -> None:
@@ -116,7 +123,7 @@ class Feed(Searcher):
             self._running.discard(trial_id)
 
 
-class _Admitted(FIFOScheduler):
+class _Admitted(_Unsaved, FIFOScheduler):
     """Runs every trial at once: it was admitted before it was made."""
 
     def __init__(self, listener: Listener, errors: dict[str, Exception]) -> None:
@@ -139,7 +146,7 @@ class _Admitted(FIFOScheduler):
             tune_controller.stop_trial(trial)
 
 
-class _Callback(tune.Callback):
+class _Callback(_Unsaved, tune.Callback):
     """Tells the listener."""
 
     def __init__(self, listener: Listener, errors: dict[str, Exception]) -> None:
@@ -163,7 +170,7 @@ class _Callback(tune.Callback):
         self._listener.looked()
 
 
-class _Lost(RayActorError):  # type: ignore[misc]
+class _LostError(RayActorError):
     """A process was lost for a reason that Tune doesn't take for one."""
 
     def __init__(self, reason: Exception) -> None:
@@ -186,12 +193,12 @@ def _adapt(controller: Any, errors: dict[str, Exception]) -> None:
     manager = inner._actor_manager
     task_failed, trial_failed = manager._actor_task_failed, inner._trial_task_failure
 
-    def on_task_failure(task: Any, error: Exception) -> None:
-        known = isinstance(error, RayActorError | RayTaskError)
-        task_failed(task, error if known else _Lost(error))
+    def on_task_failure(tracked_actor_task: Any, exception: Exception) -> None:
+        known = isinstance(exception, RayActorError | RayTaskError)
+        task_failed(tracked_actor_task, exception if known else _LostError(exception))
 
     def on_trial_failure(trial: Trial, exception: Exception) -> None:
-        reason = exception.reason if isinstance(exception, _Lost) else exception
+        reason = exception.reason if isinstance(exception, _LostError) else exception
         errors.setdefault(trial.trial_id, reason)
         trial_failed(trial, exception)
 
@@ -237,6 +244,7 @@ def fit(listener: Listener, feed: Feed, most: int) -> None:
                     storage_path=folder,
                     verbose=0,
                     failure_config=tune.FailureConfig(max_failures=0),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                     callbacks=[_Callback(listener, errors)],
                 ),
             ).fit()
