@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -22,24 +22,17 @@ from jobs.events import Alive, Event
 from jobs.work import trains
 from orchestrator.cluster import Shape
 from orchestrator.inline import Body
-from orchestrator.losses import (
-    Watch,
-    cause_of,
-    is_node_loss,
-    is_our_kill,
-    is_own_node_lost,
-    reason,
-)
+from orchestrator.losses import Watch, is_node_loss, reason
 from orchestrator.messages import (
     SlotAlive,
     SlotEvent,
-    SlotLost,
     SlotOpened,
     SlotRetired,
     TaskEnded,
     to_fetch,
 )
-from orchestrator.resident import Home, Worker
+from orchestrator.resident import Worker
+from orchestrator.seats import Slot, check_own_node, loss_of
 from orchestrator.versions import check_versions, versions
 from workers.artifacts import Files
 from workers.stream import stream_task
@@ -53,25 +46,6 @@ _EVENTS_AHEAD = 16
 _CLOSING_SECONDS = 10.0
 _TURN_SECONDS = 0.02
 _BESIDE = "beside the task"
-
-
-@dataclass
-class _Slot:
-    """An actor and what is known of it.
-
-    Attributes:
-        actor: Ray's handle.
-        tries: How many times it was opened in a row without success.
-        home: Where it lives, once it runs.
-        retired: Its node has notice; a substitute is asked for.
-        abandoned: Why it was told to die, if it was.
-    """
-
-    actor: Any
-    tries: int
-    home: Home | None = None
-    retired: bool = False
-    abandoned: str = ""
 
 
 class RayExecutor:
@@ -93,7 +67,7 @@ class RayExecutor:
         self._actor = ray.remote(concurrency_groups={_BESIDE: 1})(Worker).options(
             num_cpus=shape.threads, num_gpus=shape.gpus, max_restarts=0
         )
-        self._slots: dict[str, _Slot] = {}
+        self._slots: dict[str, Slot] = {}
         self._opening: dict[Any, str] = {}
         self._streams: dict[ray.ObjectRefGenerator, str] = {}
         self._events: deque[Event | SlotEvent] = deque()
@@ -173,7 +147,7 @@ class RayExecutor:
         """Asks for one more actor; the demand is what an autoscaler sees."""
         name = next(self._names)
         actor = self._actor.remote(*self._arguments)
-        self._slots[name] = _Slot(actor, tries)
+        self._slots[name] = Slot(actor, tries)
         self._opening[actor.ready.remote()] = name
 
     def _tune(self) -> "Trials":
@@ -238,7 +212,7 @@ class RayExecutor:
         if slot.home is None or slot.retired or (error is not None and is_node_loss(error)):
             self._lost(name, error)
             return
-        self._events.append(self._loss(name, error))
+        self._events.append(loss_of(name, slot, error, self._watch.draining))
         del self._slots[name]
         renamed = next(self._names)
         self._slots[renamed] = replace(slot, abandoned="")
@@ -250,7 +224,7 @@ class RayExecutor:
         try:
             slot.home = home = ray.get(reference)
         except RayError as error:
-            _check_own_node(error)
+            check_own_node(error)
             ray.kill(self._slots.pop(name).actor)
             tries = slot.tries + (not is_node_loss(error))
             if tries < _OPENING_TRIES:
@@ -300,34 +274,15 @@ class RayExecutor:
 
     def _lost(self, name: str, error: RayError | None) -> None:
         """Ends an actor that can't be trusted any more, and asks for another."""
-        loss = self._loss(name, error)
+        loss = loss_of(name, self._slots[name], error, self._watch.draining)
         if not self._kill(name).retired:
             self._open()
         self._events.append(loss)
 
-    def _kill(self, name: str) -> _Slot:
+    def _kill(self, name: str) -> Slot:
         """Ends all that a slot has."""
         slot = self._slots.pop(name)
         ray.kill(slot.actor)
         if self._trials is not None:
             self._trials.kill(name)
         return slot
-
-    def _loss(self, name: str, error: RayError | None) -> SlotLost:
-        """Returns whom and what to blame; without an error, that the slot was abandoned."""
-        _check_own_node(error)
-        slot = self._slots[name]
-        draining = slot.home is not None and slot.home.node in self._watch.draining
-        if error is None or (slot.abandoned and is_our_kill(error)):
-            cause, message = cause_of(ActorDiedError(), draining=draining), slot.abandoned
-        else:
-            cause, message = cause_of(error, draining=draining), reason(error)
-        return SlotLost(name, cause, f"{message} ({slot.home})")
-
-
-def _check_own_node(error: RayError | None) -> None:
-    if error is not None and is_own_node_lost(error):
-        raise UsageError(
-            "the Ray node that this command runs on has died; finished cells are kept",
-            "run the same command again once Ray is up",
-        ) from error
