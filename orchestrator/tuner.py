@@ -226,9 +226,12 @@ def fit(listener: Listener, feed: Feed, most: int) -> None:
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     name = f"eigentrace-{uuid.uuid4().hex}"
+    # Within the session's folder, as what Tune writes besides: it goes with the cluster.
+    artifacts = Path(_get_ray_train_session_dir())
+    artifacts.mkdir(parents=True, exist_ok=True)
     errors: dict[str, Exception] = {}
     try:
-        with TemporaryDirectory(prefix="eigentrace-tune-") as folder:
+        with TemporaryDirectory(prefix="eigentrace-", dir=artifacts) as folder:
             tune.Tuner(
                 TaskTrial,
                 tune_config=tune.TuneConfig(
@@ -249,8 +252,7 @@ def fit(listener: Listener, feed: Feed, most: int) -> None:
                 ),
             ).fit()
     finally:
-        # In the session's folder, which a cluster keeps as long as it runs.
-        for left in Path(_get_ray_train_session_dir()).glob(f"*/{name}"):
+        for left in artifacts.glob(f"*/{name}"):
             shutil.rmtree(left, ignore_errors=True)
             with suppress(OSError):  # Another run's folder may be beside it.
                 left.parent.rmdir()
