@@ -18,6 +18,9 @@ from dashboards.capabilities import (
 )
 from dashboards.crystallization import crystallization_sentence
 from dashboards.figures import figures
+from dashboards.finetune_figures import finetune_figures
+from dashboards.finetune_section import section
+from dashboards.finetune_tables import read_finetuned
 from dashboards.numbers import count, plain, with_error
 from dashboards.phase_figures import comparisons, phase_strip
 from dashboards.phase_table import phase_table, toy_table
@@ -51,12 +54,14 @@ def render(
     measured = read(results)
     found = query.load("phases", results).to_pylist()
     strip, toys = phase_strip(found), toy_figures(results)
+    finetuned = read_finetuned(results)
     drawn = [
         *([strip] if strip else []),
         *figures(measured),
         *sweep_figures(measured),
         *capability_figures(measured),
         *comparisons(measured, found),
+        *(finetune_figures(finetuned) if finetuned else []),
         *toys,
     ]
     environment = jinja2.Environment(
@@ -75,6 +80,7 @@ def render(
         phases=phase_table(found),
         crystallization=crystallization_sentence(measured),
         toy=toy_table(results),
+        finetuned=section(finetuned) if finetuned else None,
         figures=drawn,
         axes=[axis for axis in ("step", "tokens") if any(axis in f.specs for f in drawn)],
         drawings={f.key: {"rows": f.rows, "specs": f.specs} for f in drawn},

@@ -235,6 +235,11 @@ KINDS: tuple[str, ...] = tuple(work.kind for work in get_args(Work))
 """Name of every kind of work."""
 
 
+def trains(work: Work) -> bool:
+    """Tells whether a work trains a given checkpoint further: its cell is a trial of Ray Tune."""
+    return isinstance(work, FinetuneWork)
+
+
 def precision(work: Work) -> DType | None:
     """Returns the precision of a work's forward pass; None where it runs the model through none."""
     match work:

@@ -1,7 +1,8 @@
 """The executor on Ray: resident actors, one task each at a time, events streamed as they come.
 
 A cell's rows travel as soon as they are there, so a lost actor costs only its cell in flight; no
-slot's cells are given back before its actor is killed.
+slot's cells are given back before its actor is killed. A task that trains runs as a trial of Ray
+Tune beside the actor of its slot, which holds the CPUs and GPUs for it and idles meanwhile.
 """
 
 import sys
@@ -9,8 +10,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import ActorDiedError, RayError
@@ -18,54 +19,33 @@ from ray.exceptions import ActorDiedError, RayError
 from jobs.cells import Cell
 from jobs.errors import UsageError
 from jobs.events import Alive, Event
+from jobs.work import trains
 from orchestrator.cluster import Shape
 from orchestrator.inline import Body
-from orchestrator.losses import (
-    Watch,
-    cause_of,
-    is_node_loss,
-    is_our_kill,
-    is_own_node_lost,
-    reason,
-)
+from orchestrator.losses import Watch, is_node_loss, reason
 from orchestrator.messages import (
     SlotAlive,
     SlotEvent,
-    SlotLost,
     SlotOpened,
     SlotRetired,
     TaskEnded,
     to_fetch,
 )
-from orchestrator.resident import Home, Worker
+from orchestrator.resident import Worker
+from orchestrator.seats import Slot, check_own_node, loss_of
 from orchestrator.versions import check_versions, versions
 from workers.artifacts import Files
 from workers.stream import stream_task
 from workers.telling import Task
 
+if TYPE_CHECKING:
+    from orchestrator.tune import Trials, Word
+
 _OPENING_TRIES = 3
 _EVENTS_AHEAD = 16
 _CLOSING_SECONDS = 10.0
+_TURN_SECONDS = 0.02
 _BESIDE = "beside the task"
-
-
-@dataclass
-class _Slot:
-    """An actor and what is known of it.
-
-    Attributes:
-        actor: Ray's handle.
-        tries: How many times it was opened in a row without success.
-        home: Where it lives, once it runs.
-        retired: Its node has notice; a substitute is asked for.
-        abandoned: Why it was told to die, if it was.
-    """
-
-    actor: Any
-    tries: int
-    home: Home | None = None
-    retired: bool = False
-    abandoned: str = ""
 
 
 class RayExecutor:
@@ -87,12 +67,13 @@ class RayExecutor:
         self._actor = ray.remote(concurrency_groups={_BESIDE: 1})(Worker).options(
             num_cpus=shape.threads, num_gpus=shape.gpus, max_restarts=0
         )
-        self._slots: dict[str, _Slot] = {}
+        self._slots: dict[str, Slot] = {}
         self._opening: dict[Any, str] = {}
         self._streams: dict[ray.ObjectRefGenerator, str] = {}
         self._events: deque[Event | SlotEvent] = deque()
         self._names = iter(f"worker-{number}" for number in range(sys.maxsize))
         self._watch = Watch()
+        self._trials: Trials | None = None
         for _ in range(shape.actors):
             self._open()
 
@@ -104,6 +85,12 @@ class RayExecutor:
 
     def start(self, slot: str, task: Task) -> None:
         """Starts a task in a free slot."""
+        home = self._slots[slot].home
+        if home is not None and trains(task.cells[0].work):
+            begin = self._slots[slot].actor.begin
+            begin.options(concurrency_group=_BESIDE, num_returns=0).remote(task.cells[:1])
+            self._tune().start(slot, home, task)
+            return
         run = self._slots[slot].actor.run.options(
             num_returns="streaming", _generator_backpressure_num_objects=_EVENTS_AHEAD
         )
@@ -125,28 +112,22 @@ class RayExecutor:
         if not self._events:  # One loss at a time: the caller must not start what it lost already.
             self._lose_a_dead_idler()
         if not self._events:
-            waiting = [*self._streams, *self._opening]
-            if not waiting:  # Every actor is idle.
-                time.sleep(timeout)
-            # What comes over the network counts once it is here, so that no read blocks.
-            ready, _ = ray.wait(waiting, num_returns=1, timeout=timeout)
-            for found in ready:
-                if found in self._opening:
-                    self._opened(found)
-                else:
-                    self._streamed(found)
+            self._wait(timeout)
         return self._events.popleft() if self._events else None
 
     def abandon(self, slot: str, message: str) -> None:
-        """Kills a slot's actor; its loss is reported once Ray has confirmed it."""
+        """Kills what runs in a slot; the loss is reported once Ray has confirmed it."""
         if slot in self._slots:
             self._slots[slot].abandoned = message
-            ray.kill(self._slots[slot].actor)
+            if self._trials is not None and self._trials.has(slot):
+                self._trials.kill(slot)
+            else:
+                ray.kill(self._slots[slot].actor)
 
     def release(self, slot: str) -> None:
         """Closes the actor of a retired slot for good."""
         if slot in self._slots:
-            ray.kill(self._slots.pop(slot).actor)
+            self._kill(slot)
 
     def close(self) -> None:
         """Ends the actors and leaves the cluster, within seconds even if nothing answers."""
@@ -156,6 +137,8 @@ class RayExecutor:
         leaving.join(_CLOSING_SECONDS)
 
     def _leave(self) -> None:
+        if self._trials is not None:
+            self._trials.close()
         for slot in self._slots.values():
             ray.kill(slot.actor)
         ray.shutdown()
@@ -164,8 +147,76 @@ class RayExecutor:
         """Asks for one more actor; the demand is what an autoscaler sees."""
         name = next(self._names)
         actor = self._actor.remote(*self._arguments)
-        self._slots[name] = _Slot(actor, tries)
+        self._slots[name] = Slot(actor, tries)
         self._opening[actor.ready.remote()] = name
+
+    def _tune(self) -> "Trials":
+        """Returns what runs trials, imported and made at the first: it takes seconds."""
+        if self._trials is None:
+            from orchestrator.tune import Trials
+
+            self._trials = Trials(*self._arguments, self._wanted)
+        return self._trials
+
+    def _wait(self, timeout: float) -> None:
+        """Reads what is told next; waits for it, but no more than `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while self._trials is not None and self._trials.running:
+            left = max(0.0, deadline - time.monotonic())
+            # Nothing waits for actors and trials at once: they get their turns.
+            idle = not self._read_actors(min(left, _TURN_SECONDS))
+            word = self._trials.next_word(left if idle else 0.0)
+            if word is not None:
+                self._heard(*word)
+            if self._events or not left:
+                return
+        left = max(0.0, deadline - time.monotonic())
+        if not self._read_actors(left):
+            time.sleep(left)
+
+    def _read_actors(self, timeout: float) -> bool:
+        """Reads what an actor tells next; returns False at once if every one is idle."""
+        waiting = [*self._streams, *self._opening]
+        if not waiting:
+            return False
+        # What comes over the network counts once it is here, so that no read blocks.
+        ready, _ = ray.wait(waiting, num_returns=1, timeout=timeout)
+        for found in ready:
+            if found in self._opening:
+                self._opened(found)
+            else:
+                self._streamed(found)
+        return True
+
+    def _heard(self, name: str, word: "Word") -> None:
+        """Takes in what is told of a trial; of a slot that is gone, nothing counts any more."""
+        from orchestrator.tune import TrialEnded, TrialLost
+
+        if name not in self._slots:
+            return
+        match word:
+            case TrialEnded() if self._slots[name].abandoned:
+                self._lost_trial(name, None)
+            case TrialEnded():
+                self._events.append(TaskEnded(name))
+            case TrialLost(error):
+                self._lost_trial(name, error)
+            case Alive():
+                self._events.append(SlotAlive(name))
+            case _:
+                self._events.append(word)
+
+    def _lost_trial(self, name: str, error: RayError | None) -> None:
+        """Gives the seat of a lost trial a new name, unless its actor is lost as well."""
+        slot = self._slots[name]
+        if slot.home is None or slot.retired or (error is not None and is_node_loss(error)):
+            self._lost(name, error)
+            return
+        self._events.append(loss_of(name, slot, error, self._watch.draining))
+        del self._slots[name]
+        renamed = next(self._names)
+        self._slots[renamed] = replace(slot, abandoned="")
+        self._events.append(SlotOpened(renamed, str(slot.home), slot.home.node))
 
     def _opened(self, reference: Any) -> None:
         name = self._opening.pop(reference)
@@ -173,7 +224,7 @@ class RayExecutor:
         try:
             slot.home = home = ray.get(reference)
         except RayError as error:
-            _check_own_node(error)
+            check_own_node(error)
             ray.kill(self._slots.pop(name).actor)
             tries = slot.tries + (not is_node_loss(error))
             if tries < _OPENING_TRIES:
@@ -223,22 +274,15 @@ class RayExecutor:
 
     def _lost(self, name: str, error: RayError | None) -> None:
         """Ends an actor that can't be trusted any more, and asks for another."""
-        _check_own_node(error)
+        loss = loss_of(name, self._slots[name], error, self._watch.draining)
+        if not self._kill(name).retired:
+            self._open()
+        self._events.append(loss)
+
+    def _kill(self, name: str) -> Slot:
+        """Ends all that a slot has."""
         slot = self._slots.pop(name)
         ray.kill(slot.actor)
-        if not slot.retired:
-            self._open()
-        draining = slot.home is not None and slot.home.node in self._watch.draining
-        if error is None or (slot.abandoned and is_our_kill(error)):
-            cause, message = cause_of(ActorDiedError(), draining=draining), slot.abandoned
-        else:
-            cause, message = cause_of(error, draining=draining), reason(error)
-        self._events.append(SlotLost(name, cause, f"{message} ({slot.home})"))
-
-
-def _check_own_node(error: RayError | None) -> None:
-    if error is not None and is_own_node_lost(error):
-        raise UsageError(
-            "the Ray node that this command runs on has died; finished cells are kept",
-            "run the same command again once Ray is up",
-        ) from error
+        if self._trials is not None:
+            self._trials.kill(name)
+        return slot

@@ -31,6 +31,7 @@ from orchestrator.lease import NAMESPACE
 
 _OBJECT_STORE_BYTES = 512 * 2**20
 _ANSWER_SECONDS = 5.0
+_ROUNDING = 1e-6  # Of shares such as 0.333333.
 _GPU_KIND = "accelerator_type:"  # How Ray names a resource of such nodes.
 
 
@@ -41,7 +42,7 @@ class Shape:
     Attributes:
         actors: How many.
         threads: CPU threads, and Ray CPUs, of each.
-        gpus: GPUs of each.
+        gpus: GPUs of each, or the share that each has of one.
         device: Device of their tasks.
         nodes: How many nodes they are on.
         gpu: What Ray calls the nodes' GPUs; empty where it doesn't tell.
@@ -49,7 +50,7 @@ class Shape:
 
     actors: int
     threads: int
-    gpus: int
+    gpus: float
     device: str
     nodes: int = field(default=1, compare=False)
     gpu: str = field(default="", compare=False)
@@ -122,13 +123,14 @@ def _check_head(address: str) -> None:
         raise ConnectionError(f"no head of a cluster answers there ({error.details()})") from error
 
 
-def divide(device: str, threads: int | None, most_actors: int) -> Shape:
+def divide(device: str, threads: int | None, most_actors: int, gpus_per_worker: float = 1) -> Shape:
     """Shares the cluster's cores and GPUs out to actors, so that they don't fight over cores.
 
     Args:
         device: `auto` takes GPUs where the cluster has some or its autoscaler could start some.
         threads: CPU threads of an actor; None shares the cores out.
         most_actors: More would have nothing to do.
+        gpus_per_worker: Which share of a GPU an actor has.
 
     Raises:
         UsageError: GPUs are asked for and there can be none.
@@ -139,9 +141,12 @@ def divide(device: str, threads: int | None, most_actors: int) -> Shape:
         raise UsageError("--device cuda, but the cluster has no GPU", "use --device cpu or auto")
     cpus = [int(n.get("CPU", 0)) for n in nodes if n.get("CPU", 0) >= 1] or [1]
     if device in ("cuda", "auto") and gpus:
-        actors = max(1, min(gpus, most_actors))
+        sharing = int(1 / gpus_per_worker + _ROUNDING)
+        actors = max(1, min(gpus * sharing, most_actors))
+        used = -(-actors // sharing)
         kinds = (name.removeprefix(_GPU_KIND) for n in nodes for name in n if _GPU_KIND in name)
-        return Shape(actors, threads or 1, 1, "cuda", -(-actors // GPUS_PER_NODE), next(kinds, ""))
+        nodes_used = -(-used // GPUS_PER_NODE)
+        return Shape(actors, threads or 1, gpus_per_worker, "cuda", nodes_used, next(kinds, ""))
     threads = threads or threads_per_worker(min(cpus))
     fitting = max(sum(max(1, n // threads) for n in cpus), _startable("CPU") // threads)
     actors = max(1, min(fitting, most_actors))
@@ -150,9 +155,10 @@ def divide(device: str, threads: int | None, most_actors: int) -> Shape:
 
 def machines_of(shape: Shape) -> Machines:
     """Returns what an estimate needs to know of a shared-out cluster."""
+    # Workers that share a GPU are as fast together as one that has it.
     return run_machines(
         shape.device,
-        shape.actors,
+        max(1, round(shape.actors * (shape.gpus or 1))),
         shape.threads,
         nodes=shape.nodes,
         gpu=shape.gpu,

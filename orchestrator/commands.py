@@ -137,7 +137,8 @@ def _ray_executor(
     from workers.remote import open_files
     from workers.stream import stream_task
 
-    shape = divide(options.device, options.threads, min(tasks, options.workers or tasks))
+    most = min(tasks, options.workers or tasks)
+    shape = divide(options.device, options.threads, most, options.gpus_per_worker)
     console.print(
         f"{shape.actors} workers of {shape.threads} threads on {shape.device}", markup=False
     )

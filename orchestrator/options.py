@@ -135,6 +135,13 @@ def _add_execution(command: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=_positive, help="CPU threads of each worker")
     group.add_argument("--workers", type=_positive, help="most workers at a time")
     group.add_argument(
+        "--gpus-per-worker",
+        type=_share,
+        default=1.0,
+        metavar="FRACTION",
+        help="share of a GPU that a worker has, as 0.5 for two workers on each; default 1",
+    )
+    group.add_argument(
         "--disk-budget",
         type=_size,
         metavar="SIZE",
@@ -205,6 +212,16 @@ def _fraction(text: str) -> float:
         value = -1.0
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to below 1")
+    return value
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.01 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0.01 to 1")
     return value
 
 

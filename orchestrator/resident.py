@@ -10,11 +10,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray._private import worker as ray_worker
 
+from jobs.cells import Cell
 from jobs.events import Alive, Event, Failed, Finished, Started
 from jobs.sources import HubFolder
 from orchestrator.inline import Body
@@ -38,6 +38,7 @@ class Home:
         pid: The process.
         log: Name of the file with what the process writes.
         versions: What must be equal to the driver's.
+        gpus: Which of the node's GPUs it holds, or holds a part of.
     """
 
     actor: str
@@ -46,6 +47,7 @@ class Home:
     pid: int
     log: str
     versions: dict[str, str]
+    gpus: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.address} pid {self.pid}"
@@ -62,19 +64,8 @@ class Worker:
     def __init__(self, open_files: Callable[[], Files], body: Body) -> None:
         self._files, self._body = open_files(), body
         self._prefetcher = Prefetcher(self._files)
-        context = ray.get_runtime_context()
-        self._home = Home(
-            context.get_actor_id(),
-            context.get_node_id(),
-            ray.util.get_node_ip_address(),
-            os.getpid(),
-            Path(ray_worker.global_worker.get_err_file_path()).name,
-            versions(),
-        )
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        _LOG.handlers = [handler]
-        _LOG.setLevel(logging.INFO)
+        self._home = find_home()
+        log_to_stderr()
 
     def ready(self) -> Home:
         """Answers once the actor runs."""
@@ -82,37 +73,72 @@ class Worker:
 
     def run(self, task: Task) -> Iterator[Event | Alive]:
         """Yields a task's events, and logs them so that a cell is found by its id."""
-        labels = {cell.id: f"{cell.id} {cell.label}" for cell in task.cells}
-        at_work: dict[str, None] = {}
-        self._prefetcher.begin(task.cells)
-        try:
-            for event in self._body(task, self._files):
-                match event:
-                    case Started(cell_id):
-                        at_work[cell_id] = None
-                        _LOG.info("cell %s started", labels[cell_id])
-                    case Finished(cell_id):
-                        at_work.pop(cell_id, None)
-                        _LOG.info("cell %s finished", labels[cell_id])
-                        event = replace(event, provenance=event.provenance | self._provenance)
-                    case Failed(cell_id):
-                        at_work.pop(cell_id, None)
-                        _log_failure(labels[cell_id], event)
-                        event = replace(event, provenance=self._provenance)
-                yield event
-        except Exception as error:  # noqa: BLE001 - here a defect of the body becomes a row.
-            for cell_id in at_work or labels:
-                failure = replace(_failure(cell_id, error), provenance=self._provenance)
-                _log_failure(labels[cell_id], failure)
-                yield failure
+        self.begin(task.cells)
+        yield from tell(task, self._files, self._body, self._home)
+
+    def begin(self, cells: tuple[Cell, ...]) -> None:
+        """Fetches no more what a task fetches by itself; Ray calls it where another runs that."""
+        self._prefetcher.begin(cells)
 
     def prepare(self, sources: tuple[HubFolder, ...]) -> None:
         """Has sources fetched, and answers at once; Ray calls it while `run` is at work."""
         self._prefetcher.promise(sources)
 
-    @property
-    def _provenance(self) -> dict[str, Any]:
-        return {"node": self._home.address, "pid": self._home.pid, "log": self._home.log}
+
+def find_home() -> Home:
+    """Returns where the actor lives that calls it."""
+    context = ray.get_runtime_context()
+    return Home(
+        context.get_actor_id(),
+        context.get_node_id(),
+        ray.util.get_node_ip_address(),
+        os.getpid(),
+        Path(ray_worker.global_worker.get_err_file_path()).name,
+        versions(),
+        tuple(str(gpu) for gpu in ray.get_gpu_ids()),
+    )
+
+
+def log_to_stderr() -> None:
+    """Has this process write what becomes of its cells into its log."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    _LOG.handlers = [handler]
+    _LOG.setLevel(logging.INFO)
+
+
+def tell(task: Task, files: Files, body: Body, home: Home) -> Iterator[Event | Alive]:
+    """Yields a task's events with where it ran, and logs them so that a cell is found by its id.
+
+    Args:
+        task: The task.
+        files: Where artifacts lie.
+        body: What runs it.
+        home: Where it runs.
+    """
+    provenance = {"node": home.address, "pid": home.pid, "log": home.log}
+    labels = {cell.id: f"{cell.id} {cell.label}" for cell in task.cells}
+    at_work: dict[str, None] = {}
+    try:
+        for event in body(task, files):
+            match event:
+                case Started(cell_id):
+                    at_work[cell_id] = None
+                    _LOG.info("cell %s started", labels[cell_id])
+                case Finished(cell_id):
+                    at_work.pop(cell_id, None)
+                    _LOG.info("cell %s finished", labels[cell_id])
+                    event = replace(event, provenance=event.provenance | provenance)
+                case Failed(cell_id):
+                    at_work.pop(cell_id, None)
+                    _log_failure(labels[cell_id], event)
+                    event = replace(event, provenance=provenance)
+            yield event
+    except Exception as error:  # noqa: BLE001 - here a defect of the body becomes a row.
+        for cell_id in at_work or labels:
+            failure = replace(_failure(cell_id, error), provenance=provenance)
+            _log_failure(labels[cell_id], failure)
+            yield failure
 
 
 def _failure(cell_id: str, error: Exception) -> Failed:

@@ -9,7 +9,9 @@ from collections.abc import Generator, Iterator
 
 from jobs.cells import Cell
 from jobs.events import Alive, Event, Finished, Progress, Started
+from jobs.finetune_work import FinetuneWork, PairFiles, Recipe
 from jobs.records import rows_table
+from jobs.sources import TextFiles
 from jobs.work import LossWork
 from tests.orchestrator.fake_cells import measuring
 from workers.artifacts import Files
@@ -18,6 +20,7 @@ from workers.telling import Task
 ONCE = " once"
 """Ends the name of a deed that a cell does the first time alone; then it sleeps."""
 
+_PAIRS = TextFiles((("/pairs.jsonl", "0" * 64),), "prompt", "\n\n")
 _MOST_HOGGED_MIB = 6 * 1024
 
 
@@ -27,8 +30,35 @@ def cell(deed: str, number: int = 0, group: int = 0) -> Cell:
     return Cell(LossWork(deed, str(number), "float32"), like.needs, like.checkpoint)
 
 
+def training(deed: str, number: int = 0, group: int = 0) -> Cell:
+    """Returns a cell that trains, in name, and does `deed`; it is run with those of its group."""
+    like = measuring(number, group)
+    examples = PairFiles(deed, _PAIRS, _PAIRS, "prompt", "answer")
+    recipe = Recipe(
+        method="lora",
+        intervention="none",
+        clip=None,
+        rank=number + 1,
+        targets=("attention",),
+        groups=None,
+        alpha=1.0,
+        dropout=0.0,
+        epochs=1,
+        batch_size=1,
+        learning_rate=1e-3,
+        weight_decay=0.0,
+        seed=0,
+        threads=1,
+        dtype="float32",
+    )
+    work = FinetuneWork(examples, recipe, None, None, 8, "", None, None, 0)
+    return Cell(work, like.needs, like.checkpoint)
+
+
 def deed_of(found: Cell) -> str:
     """Returns what a cell does."""
+    if isinstance(found.work, FinetuneWork):
+        return found.work.examples.name
     assert isinstance(found.work, LossWork)
     return found.work.dataset
 
@@ -58,6 +88,8 @@ def _do(deed: str, found: Cell) -> Iterator[Event | Alive]:
     match deed:
         case "sleep":
             time.sleep(0.05 + int(found.id[0], 16) / 100)
+            return
+        case "nothing":
             return
     # What a worker has said leaves it in a thread of Ray's, which a sudden end would cut short.
     time.sleep(0.3)
