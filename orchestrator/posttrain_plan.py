@@ -103,7 +103,7 @@ def chain_cells(
     """Returns the cells of a chain's stages, and the checkpoints that they make.
 
     A chain's tokenizer is that of the checkpoint that it begins from, so that all of them are
-    measured on the same sequences.
+    measured on the same sequences; steps are counted from there on, through all stages.
 
     Raises:
         StudyError: The suite, a model or a step that it begins from isn't there.
@@ -115,7 +115,7 @@ def chain_cells(
         for seed in chain.seeds:
             model = start.model + (f"@{start.step}" if chain.steps else "")
             model += f"-seed{seed}" if len(chain.seeds) > 1 else ""
-            before = start
+            before, taken = start, 0
             for stage in chain.stages:
                 work = PosttrainWork(
                     stage, records[stage.data].records, seed, chain.threads, study.forward.dtype
@@ -134,7 +134,7 @@ def chain_cells(
                         suite=chain.name,
                         model=model,
                         revision=f"{stage.method}-step{step}",
-                        step=step,
+                        step=taken + step,
                         tokens=None,
                         stage=stage.method,
                         source=Produced(cell.id, f"step{step}"),
@@ -143,7 +143,7 @@ def chain_cells(
                     for step in stage.kept_steps
                 ]
                 made += kept
-                before = kept[-1]
+                before, taken = kept[-1], taken + stage.steps
     return cells, made
 
 
