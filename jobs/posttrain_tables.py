@@ -59,6 +59,11 @@ POSTTRAIN_TABLES: dict[str, tuple[Column, ...]] = {
         Column("n_problems", INTEGER, "problems"),
         Column("n_samples", INTEGER, "samples N of each"),
         Column("well_formed", REAL, "share of samples that have the form of an answer"),
+        Column(
+            "problem_pass_at_k",
+            pa.list_(pa.float64()),
+            "the same of each problem, in order, for paired comparisons",
+        ),
         Column("correct_counts", _COUNTS, "right samples of each problem, in order"),
         Column("temperature", REAL, "temperature of the sampling"),
         Column("top_p", REAL, "nucleus of the sampling"),
