@@ -116,7 +116,9 @@ def test_a_killed_driver_resumes_from_the_ledger(
     assert all(path.stat().st_mtime_ns == changed for path, changed in kept.items())
 
 
-def test_measuring_and_training_share_the_seats(ready: Watched, tmp_path: Path) -> None:
+def test_measuring_and_training_share_the_seats(
+    cluster: Cluster, ready: Watched, tmp_path: Path
+) -> None:
     drive_plan(ready, tmp_path, long_plan())
     each_once(tmp_path, long_plan())
     assert ready.most_at_once == 2
@@ -130,7 +132,8 @@ def test_measuring_and_training_share_the_seats(ready: Watched, tmp_path: Path) 
         for run in (run for run in ready.runs if run.slot == slot):
             of_kind[trains(run.cell.work)].add(run.where["pid"])
             assert run.where["on"] == opened.cache
-            assert run.where["log"].endswith(f"-{run.where['pid']}.err")
+            log = Path(cluster.head_node.get_logs_dir_path(), run.where["log"]).read_text()
+            assert f"cell {run.cell.id} {run.cell.label} finished\n" in log
         assert of_kind[False] == {int(opened.node.rpartition(" ")[2])}
         assert len(of_kind[True]) == 1
         assert of_kind[True].isdisjoint(of_kind[False])
@@ -213,6 +216,9 @@ def test_workers_share_a_gpu_and_leave_nothing_behind(
     assert (measured["device"], measured["visible"]) == ("cuda", "0")
     assert (trained["device"], trained["visible"]) == ("cuda:0", "0")
     processes = [psutil.Process(found["pid"]) for found in (measured, trained)]
+    sharing.start(slot, Task((training("hang", 1),), "cuda", 1, 1))
+    sharing.until(Started)
+    sharing.start(opened[1].slot, Task((training("sleep", 2),), "cuda", 1, 1))  # To be begun.
     assert artifacts() > before
     began = time.monotonic()
     sharing.close()
