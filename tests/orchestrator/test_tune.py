@@ -173,12 +173,12 @@ def test_an_abandoned_trial_is_killed(ready: Watched) -> None:
     lost = ready.until(SlotLost)
     assert (lost.slot, lost.cause) == (slot, "infrastructure")
     assert lost.message.startswith("it hangs (")
-    process.wait(10)
+    process.wait(30)
     # As is one whose process is being started.
     again: SlotOpened = ready.until(SlotOpened)
     ready.start(again.slot, Task((training("sleep", 22),), "cpu", 1, 1))
     ready.abandon(again.slot, "it doesn't start")
-    assert ready.until(SlotLost, 20).message.startswith("it doesn't start (")
+    assert ready.until(SlotLost, 60).message.startswith("it doesn't start (")
     ready.until(SlotOpened)
 
 
@@ -188,8 +188,8 @@ def test_a_trial_ends_with_the_actor_that_holds_its_seat(ready: Watched) -> None
     ready.start(slot, Task((training("hang", 31),), "cpu", 1, 1))
     ready.until(Started)
     psutil.Process(int(opened.node.rpartition(" ")[2])).kill()
-    assert ready.until(SlotLost, 20).slot == slot
-    process.wait(10)
+    assert ready.until(SlotLost, 60).slot == slot
+    process.wait(30)
 
 
 def test_workers_share_a_gpu_and_leave_nothing_behind(
@@ -222,8 +222,8 @@ def test_workers_share_a_gpu_and_leave_nothing_behind(
     assert artifacts() > before
     began = time.monotonic()
     sharing.close()
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 12
     for process in processes:
-        process.wait(10)
+        process.wait(30)
     assert "tune" not in {thread.name for thread in threading.enumerate()}
     assert artifacts() == before
