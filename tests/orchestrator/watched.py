@@ -105,7 +105,7 @@ class Watched:
                 self.runs.append(Run(*found[0], event.provenance))
         return event
 
-    def until(self, kind: type[Any], seconds: float = 60) -> Any:
+    def until(self, kind: type[Any], seconds: float = 150) -> Any:
         """Returns the first event of a kind."""
         deadline = time.monotonic() + seconds
         while not isinstance(event := self.next_event(1), kind):
