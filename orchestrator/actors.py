@@ -91,6 +91,8 @@ class RayExecutor:
             begin.options(concurrency_group=_BESIDE, num_returns=0).remote(task.cells[:1])
             self._tune().start(slot, home, task)
             return
+        if self._trials is not None:
+            self._trials.rest(slot)
         run = self._slots[slot].actor.run.options(
             num_returns="streaming", _generator_backpressure_num_objects=_EVENTS_AHEAD
         )

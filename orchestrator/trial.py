@@ -4,6 +4,7 @@ Every trial of a seat runs in one process, so that what a task leaves in memory 
 A step gives events; a defect of the task becomes the failure of its cells, never of the trial.
 """
 
+import gc
 import os
 import shutil
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import torch
 from ray.tune import PlacementGroupFactory, Trainable
 from ray.tune.result import DONE
 
@@ -18,6 +20,7 @@ from jobs.events import Alive, Event, Progress
 from orchestrator.inline import Body
 from orchestrator.resident import Home, find_home, log_to_stderr, tell
 from workers.artifacts import Files
+from workers.finetune import held
 from workers.telling import Task
 
 ORDER, EVENTS = "order", "events"
@@ -97,6 +100,12 @@ class TaskTrial(Trainable):
             if not isinstance(event, Progress) or time.monotonic() >= until:
                 return {EVENTS: events}
         return {EVENTS: events, DONE: True}
+
+    def let_go(self) -> None:
+        """Frees the memory of what the last task left, since the seat's actor needs it."""
+        held.let_go()
+        gc.collect()
+        torch.cuda.empty_cache()
 
     def _begin(self) -> None:
         shutil.rmtree(self.logdir, ignore_errors=True)  # Nothing is written there.

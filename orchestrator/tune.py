@@ -9,7 +9,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,17 +83,17 @@ class Trials:
         self._arguments, self._most = (open_files, body), 2 * seats
         self._words: queue.SimpleQueue[tuple[str, Word]] = queue.SimpleQueue()
         self._lock = threading.RLock()
+        self._seats: set[str] = set()
         self._busy: dict[str, _Busy] = {}
         self._processes: dict[str, Any] = {}
         self._to_stop: deque[Trial] = deque()
         self._feed = Feed()
-        self._closed = False
         self._thread: threading.Thread | None = None
 
     @property
     def running(self) -> bool:
         """Whether there is, or will be, a word to read."""
-        return bool(self._busy) or not self._words.empty()
+        return bool(self._seats)
 
     def start(self, seat: str, home: Home, task: Task) -> None:
         """Runs a task in a seat that runs nothing.
@@ -105,6 +104,7 @@ class Trials:
             task: The task.
         """
         order, now = Order(seat, home, task, *self._arguments), time.monotonic()
+        self._seats.add(seat)
         with self._lock:
             self._busy[seat] = _Busy(order, since=now, said=now)
             if self._thread is None:
@@ -116,14 +116,24 @@ class Trials:
             self._feed.put(order)
 
     def has(self, seat: str) -> bool:
-        """Tells whether a seat runs a task."""
-        return seat in self._busy
+        """Tells whether a seat has a task whose end was not read yet."""
+        return seat in self._seats
 
     def next_word(self, timeout: float) -> tuple[str, Word] | None:
         """Returns a seat and what is told of it, or None after `timeout` seconds."""
-        with suppress(queue.Empty):
-            return self._words.get(block=timeout > 0, timeout=timeout)
-        return None
+        try:
+            seat, word = self._words.get(block=timeout > 0, timeout=timeout)
+        except queue.Empty:
+            return None
+        if isinstance(word, TrialEnded | TrialLost):
+            self._seats.discard(seat)
+        return seat, word
+
+    def rest(self, seat: str) -> None:
+        """Has a seat's idle process free its memory, since the seat is to measure."""
+        with self._lock:
+            if seat in self._processes and seat not in self._busy:
+                self._processes[seat].let_go.options(num_returns=0).remote()
 
     def kill(self, seat: str) -> None:
         """Ends a seat's process at once; of a trial that it ran, the end is told."""
@@ -144,7 +154,7 @@ class Trials:
     def close(self) -> None:
         """Ends Tune and all its processes, within seconds."""
         with self._lock:
-            self._closed, thread = True, self._thread
+            thread = self._thread
             self._feed.close()
             for seat in {*self._busy, *self._processes}:
                 self.kill(seat)

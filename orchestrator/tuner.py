@@ -28,7 +28,6 @@ from orchestrator.trial import EVENTS, ORDER, Order, TaskTrial
 _SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # The new one prints whatever the verbosity.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # Relative paths stay what they are.
-    "RAY_ENABLE_AUTO_CONNECT": "0",  # Never a cluster of its own, should it outlive the last.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_FORCE_TRIAL_CLEANUP_S": "10",  # Of processes that hang before they are a trial's.

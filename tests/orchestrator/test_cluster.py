@@ -53,6 +53,22 @@ layers = "all"
 unigram_dataset = "heldout"
 [evals.loss]
 datasets = ["heldout"]
+[tasks.facts]
+kind = "pico"
+form = "open"
+[finetune]
+tasks = ["facts"]
+models = ["a"]
+steps = [0, 8]
+epochs = 2
+learning_rate = 1e-2
+training_examples = 32
+validation_examples = 16
+dataset = "heldout"
+dataset_sequences = 16
+arms = [{ search = true }, { targets = ["attention", "head"] }]
+[finetune.search]
+learning_rates = [1e-2, 1e-4, 1e25]
 """
 
 

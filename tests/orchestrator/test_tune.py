@@ -1,48 +1,38 @@
 """Tasks that train, run as trials of Ray Tune on a real cluster, beside those that measure."""
 
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-import ray
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
 from dashboards.query import load
 from jobs.cells import Cell
-from jobs.events import Alive, Event, Finished, Started
+from jobs.events import Started
 from jobs.study import load_study
 from jobs.work import trains
 from orchestrator import drive
-from orchestrator.actors import RayExecutor
 from orchestrator.cluster import Shape, connect, divide, machines_of
 from orchestrator.messages import (
     SlotAlive,
-    SlotEvent,
     SlotLost,
     SlotOpened,
-    SlotRetired,
-    TaskEnded,
 )
 from orchestrator.plan import Plan
 from orchestrator.progress import ProgressView
 from orchestrator.store import Store
-from tests.orchestrator import sleeping
 from tests.orchestrator.nodes import cluster_of
 from tests.orchestrator.sleeping import ONCE, cell, training
+from tests.orchestrator.watched import Watched, open_executor
 from tests.results import cells_of
-from workers.artifacts import Files, SharedFiles
 from workers.telling import Task
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -57,110 +47,6 @@ results = Path(sys.argv[2])
 executor = test.open_executor(results.parent, test.Shape(1, 1, 0, "cpu"))
 test.drive_plan(test.Watched(executor), results, test.long_plan())
 """
-
-
-def body(task: Task, files: Files) -> Generator[Event | Alive, None, None]:
-    """Does what cells say, and tells where."""
-    where = {
-        "on": ray.get_runtime_context().get_node_id(),
-        "device": task.device,
-        "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
-    }
-    for event in sleeping.body(task, files):
-        if isinstance(event, Finished):
-            event = replace(event, provenance=event.provenance | where)
-        yield event
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished cell: its slot, and where it ran."""
-
-    cell: Cell
-    slot: str
-    where: dict[str, Any]
-
-
-class Watched:
-    """An executor that outlives the loop that drives it, and remembers what it was told."""
-
-    def __init__(self, executor: RayExecutor) -> None:
-        self._executor = executor
-        self._tasks: dict[str, tuple[Cell, ...]] = {}
-        self._again: list[SlotEvent] = []
-        self.open: dict[str, SlotOpened] = {}
-        self.runs: list[Run] = []
-        self.started: Counter[str] = Counter()
-        self.lost: list[SlotLost] = []
-        self.most_at_once = 0
-        self._closed = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._executor, name)
-
-    @property
-    def busy(self) -> bool:
-        """Whether the end of a task was not told yet, which the drive loop doesn't wait for."""
-        return bool(self._tasks)
-
-    def close(self) -> None:
-        if not self._closed:
-            self._executor.close()
-        self._closed = True
-
-    def forget(self) -> None:
-        """Begins anew, with the slots that are there."""
-        self.runs, self.lost, self.started = [], [], Counter()
-        self._again = list(self.open.values())
-
-    def start(self, slot: str, task: Task) -> None:
-        self._tasks[slot] = task.cells
-        self.most_at_once = max(self.most_at_once, len(self._tasks))
-        self._executor.start(slot, task)
-
-    def next_event(self, timeout: float) -> Event | SlotEvent | None:
-        event = self._again.pop(0) if self._again else self._executor.next_event(timeout)
-        match event:
-            case SlotOpened(slot):
-                self.open[slot] = event
-            case SlotRetired(slot):
-                self.open.pop(slot)
-            case SlotLost(slot):
-                self.open.pop(slot, None)
-                self._tasks.pop(slot, None)
-                self.lost.append(event)
-            case TaskEnded(slot):
-                self._tasks.pop(slot)
-            case Started(cell_id):
-                self.started[cell_id] += 1
-            case Finished(cell_id):
-                found = [(c, s) for s, t in self._tasks.items() for c in t if c.id == cell_id]
-                self.runs.append(Run(*found[0], event.provenance))
-        return event
-
-    def until(self, kind: type[Any], seconds: float = 60) -> Any:
-        """Returns the first event of a kind."""
-        deadline = time.monotonic() + seconds
-        while not isinstance(event := self.next_event(1), kind):
-            assert time.monotonic() < deadline, f"no {kind.__name__}"
-        return event
-
-    def all_open(self, count: int = 2) -> list[SlotOpened]:
-        """Waits until so many slots are there."""
-        while len(self.open) < count:
-            self.until(SlotOpened)
-        return list(self.open.values())
-
-    def run(self, slot: str, chosen: Cell, device: str = "cpu") -> dict[str, Any]:
-        """Runs a cell and returns where it ran."""
-        self.start(slot, Task((chosen,), device, 1, 1))
-        found: Finished = self.until(Finished)
-        assert self.until(TaskEnded) == TaskEnded(slot)
-        return found.provenance
-
-
-def open_executor(folder: Path, shape: Shape | None = None) -> RayExecutor:
-    return RayExecutor(shape or Shape(2, 1, 0, "cpu"), partial(SharedFiles, folder), body)
 
 
 def drive_plan(executor: Watched, results: Path, cells: list[Cell]) -> None:
@@ -230,7 +116,9 @@ def test_a_killed_driver_resumes_from_the_ledger(
     assert all(path.stat().st_mtime_ns == changed for path, changed in kept.items())
 
 
-def test_measuring_and_training_share_the_seats(ready: Watched, tmp_path: Path) -> None:
+def test_measuring_and_training_share_the_seats(
+    cluster: Cluster, ready: Watched, tmp_path: Path
+) -> None:
     drive_plan(ready, tmp_path, long_plan())
     each_once(tmp_path, long_plan())
     assert ready.most_at_once == 2
@@ -244,10 +132,20 @@ def test_measuring_and_training_share_the_seats(ready: Watched, tmp_path: Path) 
         for run in (run for run in ready.runs if run.slot == slot):
             of_kind[trains(run.cell.work)].add(run.where["pid"])
             assert run.where["on"] == opened.cache
-            assert run.where["log"].endswith(f"-{run.where['pid']}.err")
+            log = Path(cluster.head_node.get_logs_dir_path(), run.where["log"]).read_text()
+            assert f"cell {run.cell.id} {run.cell.label} finished\n" in log
         assert of_kind[False] == {int(opened.node.rpartition(" ")[2])}
         assert len(of_kind[True]) == 1
         assert of_kind[True].isdisjoint(of_kind[False])
+
+
+def test_what_a_task_leaves_serves_the_next_one_that_trains(ready: Watched) -> None:
+    slot = next(iter(ready.open))
+    found = [
+        ready.run(slot, make("sleep", number))["held"]
+        for number, make in enumerate((training, training, cell, training), 40)
+    ]
+    assert found[1:] == [1, 0, 0]
 
 
 def test_a_killed_process_costs_the_cell_at_work(ready: Watched, tmp_path: Path) -> None:
@@ -275,12 +173,12 @@ def test_an_abandoned_trial_is_killed(ready: Watched) -> None:
     lost = ready.until(SlotLost)
     assert (lost.slot, lost.cause) == (slot, "infrastructure")
     assert lost.message.startswith("it hangs (")
-    process.wait(10)
+    process.wait(30)
     # As is one whose process is being started.
     again: SlotOpened = ready.until(SlotOpened)
     ready.start(again.slot, Task((training("sleep", 22),), "cpu", 1, 1))
     ready.abandon(again.slot, "it doesn't start")
-    assert ready.until(SlotLost, 20).message.startswith("it doesn't start (")
+    assert ready.until(SlotLost, 60).message.startswith("it doesn't start (")
     ready.until(SlotOpened)
 
 
@@ -290,8 +188,8 @@ def test_a_trial_ends_with_the_actor_that_holds_its_seat(ready: Watched) -> None
     ready.start(slot, Task((training("hang", 31),), "cpu", 1, 1))
     ready.until(Started)
     psutil.Process(int(opened.node.rpartition(" ")[2])).kill()
-    assert ready.until(SlotLost, 20).slot == slot
-    process.wait(10)
+    assert ready.until(SlotLost, 60).slot == slot
+    process.wait(30)
 
 
 def test_workers_share_a_gpu_and_leave_nothing_behind(
@@ -318,11 +216,14 @@ def test_workers_share_a_gpu_and_leave_nothing_behind(
     assert (measured["device"], measured["visible"]) == ("cuda", "0")
     assert (trained["device"], trained["visible"]) == ("cuda:0", "0")
     processes = [psutil.Process(found["pid"]) for found in (measured, trained)]
+    sharing.start(slot, Task((training("hang", 1),), "cuda", 1, 1))
+    sharing.until(Started)
+    sharing.start(opened[1].slot, Task((training("sleep", 2),), "cuda", 1, 1))  # To be begun.
     assert artifacts() > before
     began = time.monotonic()
     sharing.close()
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 12
     for process in processes:
-        process.wait(10)
+        process.wait(30)
     assert "tune" not in {thread.name for thread in threading.enumerate()}
     assert artifacts() == before
