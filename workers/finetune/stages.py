@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from transformers import TrainerCallback
+from transformers.utils import logging as transformers_logging
 
 from jobs.cells import Cell
 from jobs.errors import DataError, DivergedError
@@ -266,10 +267,15 @@ def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Drops the libraries' warnings of their own future."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Drops the libraries' warnings: of their own future, and of what is meant to be so."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(before)
 
 
 def _nothing(_references: object, _texts: object, _problems: object) -> list[Any]:

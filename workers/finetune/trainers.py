@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 import torch
 from jinja2 import TemplateError
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
@@ -23,12 +23,14 @@ _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with
 
 # Bars and remarks for every stage would tear the run's own progress apart.
 datasets.disable_progress_bars()
-for _library in ("trl", "accelerate", "transformers.trainer"):
+for _library in ("trl", "accelerate"):
     logging.getLogger(_library).setLevel(logging.ERROR)
 
 
-class _Quiet:
-    """Leaves out what a trainer tells the hub: how it is used, and a card of the model."""
+class _Apart:
+    """A trainer that tells the hub nothing and finds all of its weights again."""
+
+    model: Any
 
     def _send_telemetry(self) -> None:
         pass
@@ -36,8 +38,17 @@ class _Quiet:
     def create_model_card(self, *_args: Any, **_options: Any) -> None:
         pass
 
+    def _load_from_checkpoint(self, folder: str, model: Any = None) -> None:
+        if isinstance(self.model, PeftModel):
+            super()._load_from_checkpoint(folder, model)  # type: ignore[misc]
+            return
+        # The trainer's own way skips tensors that are stored under another name than their
+        # module's, such as the head of GPT-NeoX.
+        stored = type(self.model).from_pretrained(folder, dtype=self.model.dtype)
+        self.model.load_state_dict(stored.state_dict())
 
-class _Sft(_Quiet, SFTTrainer):
+
+class _Sft(_Apart, SFTTrainer):
     pass
 
 
@@ -56,11 +67,11 @@ class _SummedSft(_Sft):
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch=one)
 
 
-class _Dpo(_Quiet, DPOTrainer):
+class _Dpo(_Apart, DPOTrainer):
     pass
 
 
-class _Grpo(_Quiet, GRPOTrainer):
+class _Grpo(_Apart, GRPOTrainer):
     pass
 
 
@@ -187,7 +198,7 @@ def _adapters(work: PosttrainWork, model: Any) -> LoraConfig | None:
     layers = adapted_layers(model, adapters.targets, adapters.rank)
     if any(layer is model.get_output_embeddings() for layer in layers.values()):
         raise DataError(
-            "the output embedding can't have adapters here: the trainer computes its loss past them",
+            "the output embedding can't have adapters: the trainer would compute its loss past them",
             "leave `head` out of adapters.targets",
         )
     return LoraConfig(
