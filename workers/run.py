@@ -15,6 +15,7 @@ from jobs.cells import Cell
 from jobs.events import Progress, Started
 from jobs.findings import AuditWork
 from jobs.finetune_work import FinetuneWork
+from jobs.posttrain_work import PosttrainWork
 from jobs.toy_work import ToyWork
 from jobs.work import CheckpointWork, CorpusWork, PretrainWork, SequencesWork
 from workers import artifacts, corpus
@@ -48,6 +49,12 @@ def run_task(task: Task, files: Files, report: Report) -> None:
         finetune_checkpoint(task, files, report)
         return
     held.let_go()
+    if isinstance(first.work, PosttrainWork):
+        # Imported here: only what post-trains needs it.
+        from workers.finetune.stages import post_train
+
+        post_train(task, files, report)
+        return
     if first.checkpoint is not None:
         with reporting_failure(task.cells, report), ExitStack() as stack:
 
