@@ -20,6 +20,7 @@ DERIVED = ("phases", "toy_phases")
 
 _PRIMARY = {
     "influences": "geometry",
+    "judgements": "winrates",
     "likelihoods": "memorization",
     "outcomes": "evals",
     "sweeps": "geometry",

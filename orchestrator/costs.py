@@ -26,6 +26,7 @@ from jobs.posttrain_work import PassKWork, PosttrainWork, SampleWork
 from jobs.questions import PicoQuestions, Questions
 from jobs.text_spec import Sequences
 from jobs.toy_work import ToyWork
+from jobs.winrate_work import RespondWork, WinrateWork
 from jobs.work import (
     CheckpointWork,
     CorpusWork,
@@ -44,7 +45,13 @@ from orchestrator.flops import (
 )
 from orchestrator.hardware import Processor, cpu
 from orchestrator.model_sizes import ModelSize, ModelSizes
-from orchestrator.training_costs import finetune_seconds, posttrain_seconds, sample_seconds
+from orchestrator.training_costs import (
+    JUDGING_SECONDS,
+    finetune_seconds,
+    posttrain_seconds,
+    respond_seconds,
+    sample_seconds,
+)
 
 PartName = Literal[
     "load",
@@ -63,6 +70,8 @@ PartName = Literal[
     "posttraining",
     "sampling",
     "pass@k",
+    "answers",
+    "judging",
     "index",
     "infinigram",
     "toy",
@@ -162,6 +171,8 @@ class Costs:
                 return Part("infinigram", 1 + _examples(questions) * _LOOKUP_SECONDS)
             case ToyWork() as work:
                 return Part("toy", 0.2 + work.multiplications * _TOY_SECONDS)
+            case WinrateWork():
+                return Part("judging", JUDGING_SECONDS)
             case _:
                 raise ValueError(f"a cell of kind {cell.work.kind} needs a checkpoint")
 
@@ -209,6 +220,8 @@ class Costs:
                 yield Part("sampling", sample_seconds(work, size, processor))
             case PassKWork():
                 yield Part("pass@k", _PASSK_SECONDS)
+            case RespondWork() as work:
+                yield Part("answers", respond_seconds(work, size, processor, self._batch_size))
 
     def _asking(
         self,
@@ -274,6 +287,9 @@ def _measure(cell: Cell) -> tuple[object, ...]:
             return work.kind, work.training, work.threads, work.dtype
         case SampleWork() as work:
             return work.kind, work.count, work.sampling
+        case RespondWork() as work:
+            drawn = work.temperature > 0
+            return work.kind, work.records.limit, work.new_tokens, drawn, work.dtype
         case CheckpointWork() | HeadWork() | PassKWork() as work:
             return (work.kind,)
         case _:
