@@ -36,6 +36,7 @@ from jobs.work import (
     PretrainWork,
     SequencesWork,
 )
+from orchestrator import training_costs
 from orchestrator.flops import (
     BLOCK_SECONDS,
     FACTORIZATION_FLOPS,
@@ -45,13 +46,6 @@ from orchestrator.flops import (
 )
 from orchestrator.hardware import Processor, cpu
 from orchestrator.model_sizes import ModelSize, ModelSizes
-from orchestrator.training_costs import (
-    JUDGING_SECONDS,
-    finetune_seconds,
-    posttrain_seconds,
-    respond_seconds,
-    sample_seconds,
-)
 
 PartName = Literal[
     "load",
@@ -172,7 +166,7 @@ class Costs:
             case ToyWork() as work:
                 return Part("toy", 0.2 + work.multiplications * _TOY_SECONDS)
             case WinrateWork():
-                return Part("judging", JUDGING_SECONDS)
+                return Part("judging", training_costs.JUDGING_SECONDS)
             case _:
                 raise ValueError(f"a cell of kind {cell.work.kind} needs a checkpoint")
 
@@ -213,15 +207,18 @@ class Costs:
                 share = min(1.0, work.dataset_sequences / draw.sequences)
                 yield Part("noise", passes * share * whole)
             case FinetuneWork() as work:
-                yield Part("finetuning", finetune_seconds(work, size, processor, self._draws))
+                yield Part(
+                    "finetuning",
+                    training_costs.finetune_seconds(work, size, processor, self._draws),
+                )
             case PosttrainWork() as work:
-                yield Part("posttraining", posttrain_seconds(work, size, processor))
+                yield Part("posttraining", training_costs.posttrain_seconds(work, size, processor))
             case SampleWork() as work:
-                yield Part("sampling", sample_seconds(work, size, processor))
+                yield Part("sampling", training_costs.sample_seconds(work, size, processor))
             case PassKWork():
                 yield Part("pass@k", _PASSK_SECONDS)
             case RespondWork() as work:
-                yield Part("answers", respond_seconds(work, size, processor, self._batch_size))
+                yield Part("answers", training_costs.respond_seconds(work, size, processor))
 
     def _asking(
         self,
@@ -288,8 +285,7 @@ def _measure(cell: Cell) -> tuple[object, ...]:
         case SampleWork() as work:
             return work.kind, work.count, work.sampling
         case RespondWork() as work:
-            drawn = work.temperature > 0
-            return work.kind, work.records.limit, work.new_tokens, drawn, work.dtype
+            return work.kind, work.records.limit, work.new_tokens, work.dtype
         case CheckpointWork() | HeadWork() | PassKWork() as work:
             return (work.kind,)
         case _:

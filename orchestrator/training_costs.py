@@ -17,6 +17,7 @@ _STAGE_SECONDS = 5.0
 _STEP_SECONDS = 0.05  # Of a trainer, however small the model is.
 _ENGINE_SECONDS = 1.0  # Shared by the batches of a checkpoint: engines start once and are kept.
 _INSTRUCTIONS = 805  # Of AlpacaEval; how many there are, only the records know.
+_SHARING = 4  # Instructions of one length, which share a batch.
 JUDGING_SECONDS = 60.0
 """What a comparison is taken to need: how quick a judge is, only it knows."""
 _TOKEN_SECONDS = 1e-4  # Of an engine, however small the model is.
@@ -69,17 +70,12 @@ def sample_seconds(work: SampleWork, size: ModelSize, processor: Processor) -> f
     return _ENGINE_SECONDS + max(busy, tokens * _TOKEN_SECONDS)
 
 
-def respond_seconds(
-    work: RespondWork, size: ModelSize, processor: Processor, batch_size: int
-) -> float:
+def respond_seconds(work: RespondWork, size: ModelSize, processor: Processor) -> float:
     """Returns the answers to as many instructions as AlpacaEval has, or to the first of them."""
     instructions = min(work.records.limit or _INSTRUCTIONS, _INSTRUCTIONS)
-    tokens = instructions * work.new_tokens
-    flops = forward_flops(size, tokens, work.new_tokens, True)
-    # Few instructions are of the same length, and only those share a batch.
-    batches = instructions if work.temperature else max(1, instructions / min(batch_size, 4))
-    blocks = batches * work.new_tokens * size.layers * BLOCK_SECONDS
-    return flops / matrix_rate(processor, work.dtype) + blocks
+    flops = forward_flops(size, instructions * work.new_tokens, work.new_tokens, True)
+    steps = instructions / _SHARING * work.new_tokens
+    return flops / matrix_rate(processor, work.dtype) + steps * size.layers * BLOCK_SECONDS
 
 
 def _own(processor: Processor, threads: int) -> Processor:

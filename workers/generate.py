@@ -1,8 +1,8 @@
 """Continuations of fixed prompts, and how much they repeat themselves.
 
-Invariant: every token is the likeliest by the model alone, or drawn from it alone. Whatever its generation_config.json asks
-for (sampling, penalties, forbidden words) is left out, and prompts of one length share a batch, so
-that none is padded and no prompt sees what stands beside it.
+Invariant: every token is the likeliest by the model alone, or drawn from it alone. Whatever its
+generation_config.json asks for (sampling, penalties, forbidden words) is left out, and prompts of
+one length share a batch, so that none is padded and no prompt sees what stands beside it.
 """
 
 from collections import defaultdict

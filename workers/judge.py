@@ -218,8 +218,10 @@ class _Payment:
         """Books the tokens that the endpoint counted; the most where it tells none."""
         counts = usage if isinstance(usage, Mapping) else {}
         read, written = counts.get("prompt_tokens"), counts.get("completion_tokens")
-        known = isinstance(read, int) and isinstance(written, int)
-        self.cost = _price(judge, read, written) if known else self._most
+        if isinstance(read, int) and isinstance(written, int):
+            self.cost = _price(judge, read, written)
+        else:
+            self.cost = self._most
 
 
 def _price(judge: EndpointJudge, read: int, written: int) -> float:
