@@ -61,5 +61,3 @@ def run_all(plan: Plan, results: Path, kinds: tuple[str, ...] = ("respond", "win
             assert isinstance(last, Finished | Failed)
             ended[cell.work.kind].append(last)
     return ended
-
-

@@ -50,7 +50,9 @@ def test_published_weights_give_the_leaderboards_length_controlled_rates() -> No
     """The difficulties are not at hand: two moments of a normal law explain 198 models' rates."""
     board = _table("v2_weighted_alpaca_eval_gpt4_turbo_leaderboard.csv")
     weights = _table("length_controlled_v1_weights.csv")
-    models = [m for m in weights if m in board and any(float(v) for k, v in weights[m].items() if k)]
+    models = [
+        m for m in weights if m in board and any(float(v) for k, v in weights[m].items() if k)
+    ]
     identity = [float(weights[m]["not_gamed_baseline.astype(float)"]) for m in models]
     slope = [float(weights[m]["instruction_difficulty"]) for m in models]
     wanted = np.array([float(board[m]["length_controlled_winrate"]) for m in models])

@@ -158,9 +158,9 @@ def test_nonsense_is_asked_for_once_more_then_null() -> None:
 def test_the_cost_stays_below_its_cap() -> None:
     with LocalEndpoint() as endpoint:
         client = _client(endpoint, most_cost=0.01, **PRICES)
+        asked = (client.ask("?", "a", "bb") for _ in range(100))
         with pytest.raises(DataError, match=r"has cost 0\.00\d+.*more than the 0\.01 ") as found:
-            for _ in range(100):
-                client.ask("?", "a", "bb")
+            list(asked)
         client.close()
     assert client.spent == pytest.approx(len(endpoint.bodies) * COST)
     assert 0.5 * 0.01 < client.spent <= 0.01
@@ -184,7 +184,9 @@ def test_an_empty_or_impossible_key_is_refused_unseen(monkeypatch: pytest.Monkey
             monkeypatch.setenv("JUDGE_KEY", broken)
             with pytest.raises(CellError, match="no key") as found:
                 _client(endpoint, api_key_env="JUDGE_KEY")
-            assert "sk" not in "".join(traceback.format_exception(found.value)).split("CellError")[-1]
+            assert (
+                "sk" not in "".join(traceback.format_exception(found.value)).split("CellError")[-1]
+            )
 
 
 def test_the_log_never_shows_the_key(caplog: pytest.LogCaptureFixture) -> None:
