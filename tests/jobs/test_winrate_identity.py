@@ -75,7 +75,7 @@ def test_where_and_for_how_much_is_no_part_of_an_id(change: dict[str, Any]) -> N
 def test_a_local_judge_counts_by_its_contents(field: str) -> None:
     before = dataclasses.replace(WINRATE, judge=LOCAL)
     other = "bfloat16" if field == "dtype" else Folder("/judge", (("w", B),))
-    moved = dataclasses.replace(LOCAL, source=Folder("/elsewhere", LOCAL.source.files))  # type: ignore[union-attr]
+    moved = dataclasses.replace(LOCAL, source=Folder("/elsewhere", (("w", A),)))
     changed = dataclasses.replace(LOCAL, **{field: other})  # type: ignore[arg-type]
     assert _id(dataclasses.replace(before, judge=changed)) != _id(before)
     assert _id(dataclasses.replace(before, judge=moved)) == _id(before)
@@ -90,7 +90,7 @@ def test_labels_are_no_part_of_an_id() -> None:
         {"instructions": "other"},
         {"sides": (SIDES[1], SIDES[0])},
     ):
-        assert _id(dataclasses.replace(WINRATE, **change)) == _id(WINRATE)  # type: ignore[arg-type]
+        assert _id(dataclasses.replace(WINRATE, **change)) == _id(WINRATE)
 
 
 @pytest.mark.parametrize(

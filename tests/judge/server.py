@@ -77,9 +77,10 @@ class LocalEndpoint:
             self.headers.append(headers)
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
-            fault = self.faults.pop(0) if self.faults else False
+            faulty = bool(self.faults)
+            fault = self.faults.pop(0) if faulty else None
         try:
-            if fault is None:
+            if faulty and fault is None:
                 self.released.wait(30)
                 return None
             if fault:

@@ -48,8 +48,11 @@ def _compared(study: Study) -> list[tuple[str, ...]]:
 
 
 def test_pairs_are_of_the_same_model_start_and_stage(tiny_series: Path, tmp_path: Path) -> None:
-    chains = {"hh": {"steps": (0, 10, 100), "stages": STAGES}, "af": {"steps": (10, 100)}}
-    chains["af"]["stages"] = (STAGES[0].model_copy(update={"learning_rate": 1e-3}),)
+    other = STAGES[0].model_copy(update={"learning_rate": 1e-3})
+    chains: dict[str, dict[str, Any]] = {
+        "hh": {"steps": (0, 10, 100), "stages": STAGES},
+        "af": {"steps": (10, 100), "stages": (other,)},
+    }
     study = _study(tiny_series, tmp_path, chains, pairs=(("hh", "af"),))
     assert _compared(study) == [
         ("hh/tiny@10/sft-step8", "af/tiny@10/sft-step8"),
