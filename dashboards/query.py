@@ -20,6 +20,7 @@ DERIVED = ("phases", "toy_phases", "correlations")
 
 _PRIMARY = {
     "influences": "geometry",
+    "judgements": "winrates",
     "likelihoods": "memorization",
     "outcomes": "evals",
     "sweeps": "geometry",

@@ -9,6 +9,7 @@ from jobs.frozen import Stage
 from jobs.identity import digest
 from jobs.posttrain_work import PassKWork, PosttrainWork, SampleWork
 from jobs.sources import Source
+from jobs.winrate_work import RespondWork, WinrateWork
 from jobs.work import CheckpointWork, SequencesWork, Work
 
 
@@ -77,6 +78,8 @@ PRIMARY_TABLES = (
     "posttrain",
     "samples",
     "passk",
+    "responses",
+    "winrates",
     "toy",
 )
 """Tables whose rows say that a cell is done."""
@@ -161,5 +164,10 @@ def _asked(work: Work) -> str:
             return f"{work.records.name} from {work.first}"
         case PassKWork():
             return work.problems
+        case RespondWork():
+            return work.records.name
+        case WinrateWork():
+            baseline, compared = work.sides
+            return f"{work.instructions} {compared.revision} over {baseline.suite}/{baseline.model}"
         case _:
             return ""

@@ -14,6 +14,7 @@ from jobs.geometry_tables import GEOMETRY_TABLES
 from jobs.posttrain_tables import POSTTRAIN_TABLES
 from jobs.supply_tables import SUPPLY_TABLES
 from jobs.toy_tables import TOY_TABLES
+from jobs.winrate_tables import WINRATE_TABLES
 
 SCHEMA_VERSION = 1
 
@@ -26,6 +27,7 @@ _TABLES: dict[str, tuple[Column, ...]] = {
     **CAPABILITY_TABLES,
     **FINETUNE_TABLES,
     **POSTTRAIN_TABLES,
+    **WINRATE_TABLES,
     **TOY_TABLES,
     "failures": (
         Column("kind", TEXT, "kind of the cell that failed"),
@@ -46,7 +48,9 @@ TABLES: dict[str, pa.Schema] = {
 }
 """The Arrow schema of every table, keys first."""
 
-SIDE_TABLES = frozenset({"influences", "sweeps", "outcomes", "likelihoods", "updates"})
+SIDE_TABLES = frozenset(
+    {"influences", "sweeps", "outcomes", "likelihoods", "updates", "judgements"}
+)
 """Tables that a cell writes before its primary one; the ledger doesn't read them."""
 
 

@@ -13,6 +13,7 @@ from jobs.posttrain_spec import Chain, PassK, TrainingData
 from jobs.task_spec import Task
 from jobs.text_spec import Dataset
 from jobs.toy_spec import ToySweep
+from jobs.winrate_spec import Winrates
 
 
 class LocalSuite(Frozen):
@@ -116,6 +117,8 @@ class Study(Frozen):
     """Chains of post-training; their checkpoints are measured like any others."""
     passk: PassK | None = None
     """Answers sampled from the checkpoints."""
+    winrates: Winrates | None = None
+    """Whose answers a judge prefers."""
     toy: tuple[ToySweep, ...] = Field((), min_length=1)
     """Sweeps of the tractable model, which needs no checkpoints."""
 

@@ -27,6 +27,7 @@ from jobs.sources import Produced, Source, TextFiles
 from jobs.streams import HubStream
 from jobs.text_spec import Sequences
 from jobs.toy_work import ToyWork
+from jobs.winrate_work import RespondWork, WinrateWork
 
 StageName = Literal[
     "fetch",
@@ -229,6 +230,8 @@ Work = (
     | PosttrainWork
     | SampleWork
     | PassKWork
+    | RespondWork
+    | WinrateWork
     | ToyWork
 )
 KINDS: tuple[str, ...] = tuple(work.kind for work in get_args(Work))
@@ -255,7 +258,7 @@ def precision(work: Work) -> DType | None:
             return work.dtype
         case FinetuneWork():
             return work.recipe.dtype
-        case PosttrainWork():
+        case PosttrainWork() | RespondWork():
             return work.dtype
         case SampleWork():
             return work.sampling.dtype

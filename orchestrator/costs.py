@@ -26,6 +26,7 @@ from jobs.posttrain_work import PassKWork, PosttrainWork, SampleWork
 from jobs.questions import PicoQuestions, Questions
 from jobs.text_spec import Sequences
 from jobs.toy_work import ToyWork
+from jobs.winrate_work import RespondWork, WinrateWork
 from jobs.work import (
     CheckpointWork,
     CorpusWork,
@@ -35,6 +36,7 @@ from jobs.work import (
     PretrainWork,
     SequencesWork,
 )
+from orchestrator import training_costs
 from orchestrator.flops import (
     BLOCK_SECONDS,
     FACTORIZATION_FLOPS,
@@ -44,7 +46,6 @@ from orchestrator.flops import (
 )
 from orchestrator.hardware import Processor, cpu
 from orchestrator.model_sizes import ModelSize, ModelSizes
-from orchestrator.training_costs import finetune_seconds, posttrain_seconds, sample_seconds
 
 PartName = Literal[
     "load",
@@ -63,6 +64,8 @@ PartName = Literal[
     "posttraining",
     "sampling",
     "pass@k",
+    "answers",
+    "judging",
     "index",
     "infinigram",
     "toy",
@@ -162,6 +165,8 @@ class Costs:
                 return Part("infinigram", 1 + _examples(questions) * _LOOKUP_SECONDS)
             case ToyWork() as work:
                 return Part("toy", 0.2 + work.multiplications * _TOY_SECONDS)
+            case WinrateWork():
+                return Part("judging", training_costs.JUDGING_SECONDS)
             case _:
                 raise ValueError(f"a cell of kind {cell.work.kind} needs a checkpoint")
 
@@ -202,13 +207,18 @@ class Costs:
                 share = min(1.0, work.dataset_sequences / draw.sequences)
                 yield Part("noise", passes * share * whole)
             case FinetuneWork() as work:
-                yield Part("finetuning", finetune_seconds(work, size, processor, self._draws))
+                yield Part(
+                    "finetuning",
+                    training_costs.finetune_seconds(work, size, processor, self._draws),
+                )
             case PosttrainWork() as work:
-                yield Part("posttraining", posttrain_seconds(work, size, processor))
+                yield Part("posttraining", training_costs.posttrain_seconds(work, size, processor))
             case SampleWork() as work:
-                yield Part("sampling", sample_seconds(work, size, processor))
+                yield Part("sampling", training_costs.sample_seconds(work, size, processor))
             case PassKWork():
                 yield Part("pass@k", _PASSK_SECONDS)
+            case RespondWork() as work:
+                yield Part("answers", training_costs.respond_seconds(work, size, processor))
 
     def _asking(
         self,
@@ -274,6 +284,8 @@ def _measure(cell: Cell) -> tuple[object, ...]:
             return work.kind, work.training, work.threads, work.dtype
         case SampleWork() as work:
             return work.kind, work.count, work.sampling
+        case RespondWork() as work:
+            return work.kind, work.records.limit, work.new_tokens, work.dtype
         case CheckpointWork() | HeadWork() | PassKWork() as work:
             return (work.kind,)
         case _:

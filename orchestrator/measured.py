@@ -47,6 +47,8 @@ _ORDER = (
     "posttrain",
     "sample",
     "passk",
+    "respond",
+    "winrate",
 )
 # What is left of a cell when the usual seconds of its shared parts are taken away is at least this.
 _LEAST_SHARE = 0.01

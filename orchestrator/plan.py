@@ -27,6 +27,7 @@ from orchestrator.hub_index import HubIndex
 from orchestrator.named_inputs import text_files
 from orchestrator.posttrain_plan import chain_cells, records_in_use, sample_cells, sampled
 from orchestrator.suites import pico_cells
+from orchestrator.winrate_plan import winrate_cells
 
 _DOCUMENTS_PER_SEQUENCE = 4
 
@@ -125,6 +126,7 @@ def _cells(study: Study, hashes: FileHashes, index: HubIndex) -> list[Cell]:
         stages, made = chain_cells(study, chain, checkpoints, records)
         cells += stages
         checkpoints += made
+    judged = winrate_cells(study, checkpoints, cells, records, hashes)
     drawn_from = set(sampled(study.passk, checkpoints)) if study.passk else set()
     by_tokenizer: dict[str, tuple[Works, dict[str, Cell]]] = {}
     for checkpoint in checkpoints:
@@ -145,7 +147,7 @@ def _cells(study: Study, hashes: FileHashes, index: HubIndex) -> list[Cell]:
         if checkpoint in drawn_from:
             tuned += sample_cells(study, checkpoint, records)
     toys = [Cell(ToyWork(sweep), suite="toy", model=sweep.name) for sweep in study.toy]
-    return [*audits, *cells, *tuned, *toys]
+    return [*audits, *cells, *tuned, *judged, *toys]
 
 
 def _sequences(

@@ -60,6 +60,7 @@ def records_in_use(
     """
     asked = [(f"chain '{c.name}'", s.data) for c in study.posttrain for s in c.stages]
     asked += [("passk.problems", name) for name in (study.passk.problems if study.passk else ())]
+    asked += [("winrates.instructions", study.winrates.instructions)] if study.winrates else []
     found: dict[str, NamedRecords] = {}
     for where, name in asked:
         if name not in study.training:

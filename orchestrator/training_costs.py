@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from jobs.finetune_work import FinetuneWork
 from jobs.posttrain_work import PosttrainWork, SampleWork
 from jobs.text_spec import Sequences
+from jobs.winrate_work import RespondWork
 from orchestrator.flops import BLOCK_SECONDS, forward_flops, matrix_rate
 from orchestrator.hardware import Processor, cpu
 from orchestrator.model_sizes import ModelSize
@@ -15,6 +16,10 @@ _TRIAL_SECONDS = 0.3
 _STAGE_SECONDS = 5.0
 _STEP_SECONDS = 0.05  # Of a trainer, however small the model is.
 _ENGINE_SECONDS = 1.0  # Shared by the batches of a checkpoint: engines start once and are kept.
+_INSTRUCTIONS = 805  # Of AlpacaEval; how many there are, only the records know.
+_SHARING = 4  # Instructions of one length, which share a batch.
+JUDGING_SECONDS = 60.0
+"""What a comparison is taken to need: how quick a judge is, only it knows."""
 _TOKEN_SECONDS = 1e-4  # Of an engine, however small the model is.
 
 
@@ -63,6 +68,14 @@ def sample_seconds(work: SampleWork, size: ModelSize, processor: Processor) -> f
     flops = forward_flops(size, tokens, sampling.new_tokens, True)
     busy = flops / matrix_rate(processor, sampling.dtype)
     return _ENGINE_SECONDS + max(busy, tokens * _TOKEN_SECONDS)
+
+
+def respond_seconds(work: RespondWork, size: ModelSize, processor: Processor) -> float:
+    """Returns the answers to as many instructions as AlpacaEval has, or to the first of them."""
+    instructions = min(work.records.limit or _INSTRUCTIONS, _INSTRUCTIONS)
+    flops = forward_flops(size, instructions * work.new_tokens, work.new_tokens, True)
+    steps = instructions / _SHARING * work.new_tokens
+    return flops / matrix_rate(processor, work.dtype) + steps * size.layers * BLOCK_SECONDS
 
 
 def _own(processor: Processor, threads: int) -> Processor:

@@ -7,6 +7,7 @@ from jobs.cells import Cell
 from jobs.events import Progress, Started
 from jobs.finetune_work import SensitivityWork
 from jobs.sources import Source
+from jobs.winrate_work import RespondWork
 from jobs.work import CheckpointWork, GeometryWork, HeadWork, LossWork, precision
 from workers import artifacts
 from workers.artifacts import Files
@@ -168,6 +169,11 @@ def _asked(
             from workers.generate import generation_rows
 
             return {"generations": generation_rows(work, loaded, task.batch_size, progress)}
+        case RespondWork() as work:
+            from workers.respond import respond_rows
+
+            batch = task.batch_size
+            return {"responses": respond_rows(cell, work, loaded, files, batch, progress)}
         case SensitivityWork() as work:
             sequences = load_sequences(artifacts.whole(files, work.sequences, _SEQUENCES))
             rows = sensitivity_rows(work, loaded, sequences, task.batch_size, progress)

@@ -17,6 +17,7 @@ from jobs.findings import AuditWork
 from jobs.finetune_work import FinetuneWork
 from jobs.posttrain_work import PosttrainWork
 from jobs.toy_work import ToyWork
+from jobs.winrate_work import WinrateWork
 from jobs.work import CheckpointWork, CorpusWork, PretrainWork, SequencesWork
 from workers import artifacts, corpus
 from workers.artifacts import Files
@@ -70,8 +71,24 @@ def run_task(task: Task, files: Files, report: Report) -> None:
         with reporting_failure([cell], report):
             report(Started(cell.id))
             started = time.perf_counter()
-            rows = _rows(cell, report) or _make_artifact(cell, files, report)
-            report(finished(cell, {cell.work.table: rows}, task, time.perf_counter() - started))
+            tables = _tables(cell, task, files, report)
+            report(finished(cell, tables, task, time.perf_counter() - started))
+
+
+def _tables(cell: Cell, task: Task, files: Files, report: Report) -> dict[str, Rows]:
+    """Returns the rows of a cell without a checkpoint by table, side tables first."""
+    if isinstance(cell.work, WinrateWork):
+        # Imported here: only what judges needs it.
+        from workers.winrate import winrate_tables
+
+        return winrate_tables(
+            cell.id,
+            cell.work,
+            files,
+            task.device,
+            lambda done, total: report(Progress(cell.id, done, total)),
+        )
+    return {cell.work.table: _rows(cell, report) or _make_artifact(cell, files, report)}
 
 
 def _rows(cell: Cell, report: Report) -> Rows | None:

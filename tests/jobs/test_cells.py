@@ -34,6 +34,7 @@ from jobs.work import (
     SequencesWork,
     Work,
 )
+from tests.jobs.winrate_works import WINRATE_WORKS
 
 A, B = "a" * 64, "b" * 64
 FOLDER = Folder("/one", (("config.json", A), ("model.safetensors", B)))
@@ -85,6 +86,7 @@ WORKS: tuple[Work, ...] = (
     ToyWork(SWEEP),
     TRIAL,
     SENSITIVITY,
+    *WINRATE_WORKS,
 )
 
 ASKED_CHANGES: tuple[dict[str, Any], ...] = (
