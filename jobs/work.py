@@ -187,7 +187,11 @@ class LossWork:
 
 @dataclass(frozen=True)
 class HeadWork:
-    """Measure the rows of the LM head."""
+    """Measure the rows of the LM head.
+
+    Attributes:
+        overlaps: Whether to measure overlaps, whose cost grows with the square of the vocabulary.
+    """
 
     kind: ClassVar[str] = "head"
     version: ClassVar[int] = 1
@@ -199,14 +203,16 @@ class HeadWork:
     sequences: str | None
     extreme_tokens: int
     drop_zero_rows: bool
+    overlaps: bool = True
 
     @property
     def parameters(self) -> dict[str, object]:
-        """What is hashed."""
+        """What is hashed; overlaps where they are left out."""
         return {
             "sequences": self.sequences,
             "extreme_tokens": self.extreme_tokens,
             "drop_zero_rows": self.drop_zero_rows,
+            **({} if self.overlaps else {"overlaps": False}),
         }
 
 

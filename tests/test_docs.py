@@ -123,7 +123,7 @@ def test_python_examples_run(
     assert run.main(["full", "--study", "smoke", "--executor", "inline"]) == 0
     capsys.readouterr()
     examples = _blocks("python")
-    assert len(examples) == 5
+    assert len(examples) == 6
     for example in examples:
         exec(compile(example, "README.md", "exec"), {})
         assert capsys.readouterr().out.strip()

@@ -34,9 +34,10 @@ from jobs.sources import Produced
 from workers import artifacts
 from workers.artifacts import Files
 from workers.corpus import END_OF_TEXT
+from workers.documents import read_documents
 from workers.hub import load_tokenizer
 from workers.kernels.suffix_array import SuffixArray
-from workers.sequences import read_documents, tokenized, tokenizer_fingerprint
+from workers.sequences import tokenized, tokenizer_fingerprint
 
 INDEX_FILES = ("tokenized.0", "offset.0", "table.0", "index.json")
 

@@ -19,7 +19,7 @@ transformers_logging.disable_progress_bar()
 
 
 @dataclass(frozen=True)
-class LoadedCheckpoint:
+class LoadedModel:
     """A causal language model, ready to be measured.
 
     Attributes:
@@ -28,11 +28,6 @@ class LoadedCheckpoint:
         head: The output embedding's rows of real tokens as stored, (V, d) float32.
         final_norm_gain: Gain of the norm before the head, (d,) float64.
         tied: Whether the LM head is the input embedding.
-        path: Where it was loaded from.
-        weights_sha256: Hash over names, types, shapes and bytes of the stored tensors.
-        stored_dtype: Precision of the stored floating-point tensors, several joined by `+`.
-        weight_bytes: Size of the weight files.
-        weight_profile: ln of the root mean square of each stored floating-point tensor, by name.
     """
 
     model: Any
@@ -40,6 +35,20 @@ class LoadedCheckpoint:
     head: torch.Tensor
     final_norm_gain: torch.Tensor
     tied: bool
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint(LoadedModel):
+    """A model that was loaded from files.
+
+    Attributes:
+        path: Where it was loaded from.
+        weights_sha256: Hash over names, types, shapes and bytes of the stored tensors.
+        stored_dtype: Precision of the stored floating-point tensors, several joined by `+`.
+        weight_bytes: Size of the weight files.
+        weight_profile: ln of the root mean square of each stored floating-point tensor, by name.
+    """
+
     path: Path
     weights_sha256: str
     stored_dtype: str

@@ -12,7 +12,7 @@ from jobs.errors import DataError
 from jobs.sources import HubFolder, Source
 from jobs.work import GeometryWork, HeadWork, LossWork
 from workers.features import ForwardPass
-from workers.hub import LoadedCheckpoint
+from workers.hub import LoadedCheckpoint, LoadedModel
 from workers.kernels import head as head_kernels
 from workers.kernels.spectrum import logits_spectrum, rankme
 from workers.sequences import TokenSequences
@@ -62,7 +62,7 @@ def checkpoint_rows(checkpoint: LoadedCheckpoint, source: Source) -> Rows:
 
 def geometry_rows(
     work: GeometryWork,
-    checkpoint: LoadedCheckpoint,
+    checkpoint: LoadedModel,
     sequences: TokenSequences,
     passed: ForwardPass,
 ) -> tuple[Rows, Rows]:
@@ -106,10 +106,8 @@ def geometry_rows(
     return [last, *others], [side]
 
 
-def head_rows(
-    work: HeadWork, checkpoint: LoadedCheckpoint, sequences: TokenSequences | None
-) -> Rows:
-    """Returns the row of table `head`.
+def head_rows(work: HeadWork, checkpoint: LoadedModel, sequences: TokenSequences | None) -> Rows:
+    """Returns the row of table `head`; without the columns of overlaps, unless the work asks them.
 
     Raises:
         DataError: Rows of norm zero, unless the work drops them.
@@ -130,7 +128,6 @@ def head_rows(
     head, norms = checkpoint.head[kept], all_norms[kept]
     token_ids = kept.cpu().numpy()
     statistics = head_kernels.norm_statistics(norms)
-    overlaps = head_kernels.overlap_statistics(head)
     by_id = head_kernels.correlate_with_token_ids(norms, token_ids)
     row: dict[str, Any] = {
         "n_tokens": len(head),
@@ -144,20 +141,13 @@ def head_rows(
         "norm_range": statistics.range,
         "norm_quantiles": list(statistics.quantiles),
         "norm_cv_invariant": head_kernels.norm_cv_invariant(head, checkpoint.final_norm_gain),
-        "overlap_mean": overlaps.mean,
-        "overlap_std": overlaps.std,
-        "overlap_rms": overlaps.rms,
-        "overlap_mean_scaled": overlaps.mean_scaled,
-        "overlap_std_scaled": overlaps.std_scaled,
-        "overlap_random": overlaps.random,
-        "welch_bound": overlaps.welch_bound,
-        "etf_tightness": overlaps.etf_tightness,
-        "equiangularity": overlaps.equiangularity,
         "pearson_norm_token_id": number_or_none(by_id.pearson),
         "spearman_norm_token_id": number_or_none(by_id.spearman),
         "dropped_rows": zero,
         "token_norms": torch.where(all_norms > 0, all_norms, math.nan).float().cpu().numpy(),
     }
+    if work.overlaps:
+        row |= _overlap_columns(head)
     if sequences is not None:
         counts = torch.bincount(sequences.ids, minlength=len(all_norms))[kept.cpu()].numpy()
         by_count = head_kernels.correlate_with_counts(norms, counts)
@@ -213,5 +203,20 @@ def loss_rows(work: LossWork, sequences: TokenSequences, passed: ForwardPass) ->
     ]
 
 
-def _decoded(checkpoint: LoadedCheckpoint, token_ids: torch.Tensor) -> list[str]:
+def _overlap_columns(head: torch.Tensor) -> dict[str, Any]:
+    overlaps = head_kernels.overlap_statistics(head)
+    return {
+        "overlap_mean": overlaps.mean,
+        "overlap_std": overlaps.std,
+        "overlap_rms": overlaps.rms,
+        "overlap_mean_scaled": overlaps.mean_scaled,
+        "overlap_std_scaled": overlaps.std_scaled,
+        "overlap_random": overlaps.random,
+        "welch_bound": overlaps.welch_bound,
+        "etf_tightness": overlaps.etf_tightness,
+        "equiangularity": overlaps.equiangularity,
+    }
+
+
+def _decoded(checkpoint: LoadedModel, token_ids: torch.Tensor) -> list[str]:
     return [str(checkpoint.tokenizer.decode([token])) for token in token_ids.tolist()]

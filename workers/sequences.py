@@ -5,10 +5,9 @@ They are stored as one flat run of token ids and the length of each sequence.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,8 @@ from jobs.errors import DataError
 from jobs.sources import TOKENIZER_FILES, TextFiles
 from jobs.streams import HubStream
 from jobs.text_spec import Sequences
+from workers.documents import read_documents
 from workers.hub import load_tokenizer
-from workers.hub_text import streamed_documents
 
 _BATCH = 512
 
@@ -110,6 +109,46 @@ def draw_sequences(
         OSError: The hub cannot be reached.
     """
     tokenizer = load_tokenizer(tokenizer_folder)
+    documents = [d for d in read_documents(text, report) if d.strip()]
+    drawn = cut_sequences(documents, draw, tokenizer, report)
+    save_file(
+        {"ids": drawn.ids.int(), "lengths": drawn.lengths.int()}, folder / "sequences.safetensors"
+    )
+    (folder / "sequences.json").write_text(
+        json.dumps({"seq_len": draw.sequence_length, "fingerprint": drawn.fingerprint})
+    )
+    return {
+        "sequences_fingerprint": drawn.fingerprint,
+        "tokenizer_fingerprint": tokenizer_fingerprint(tokenizer_folder),
+        "n_sequences": len(drawn),
+        "seq_len": draw.sequence_length,
+        "mode": draw.mode,
+        "special_tokens": draw.special_tokens,
+        "minimum_length": draw.minimum_length,
+        "seed": draw.seed,
+        "total_tokens": int(drawn.lengths.sum()),
+        "share_full_length": drawn.share_full_length,
+        "documents": len(documents),
+    }
+
+
+def cut_sequences(
+    documents: Sequence[str],
+    draw: Sequences,
+    tokenizer: Any,
+    report: Callable[[int, int], None],
+) -> TokenSequences:
+    """Draws M sequences of at most L tokens from documents that aren't blank.
+
+    Args:
+        documents: The documents.
+        draw: As in `draw_sequences`.
+        tokenizer: The tokenizer; it is left cutting documents at their end.
+        report: Called with (sequences so far, M).
+
+    Raises:
+        DataError: Too little text, or no room beside the special tokens.
+    """
     # Whatever the tokenizer's own files say: a document is cut at its end.
     tokenizer.truncation_side = "right"
     added = tokenizer.num_special_tokens_to_add() if draw.special_tokens else 0
@@ -119,7 +158,6 @@ def draw_sequences(
             "special tokens",
             "raise the dataset's `sequence_length`, or set special_tokens = false",
         )
-    documents = [d for d in read_documents(text, report) if d.strip()]
     order = np.random.default_rng(draw.seed).permutation(len(documents))
     shuffled = [documents[i] for i in order]
     cut = _packed if draw.mode == "packed" else _truncated
@@ -139,26 +177,12 @@ def draw_sequences(
     ids = np.concatenate([np.asarray(s, dtype=np.int32) for s in sequences])
     lengths = np.asarray([len(s) for s in sequences], dtype=np.int32)
     fingerprint = hashlib.sha256(ids.tobytes() + lengths.tobytes()).hexdigest()
-    save_file(
-        {"ids": torch.from_numpy(ids), "lengths": torch.from_numpy(lengths)},
-        folder / "sequences.safetensors",
+    return TokenSequences(
+        torch.from_numpy(ids).long(),
+        torch.from_numpy(lengths).long(),
+        draw.sequence_length,
+        fingerprint,
     )
-    (folder / "sequences.json").write_text(
-        json.dumps({"seq_len": draw.sequence_length, "fingerprint": fingerprint})
-    )
-    return {
-        "sequences_fingerprint": fingerprint,
-        "tokenizer_fingerprint": tokenizer_fingerprint(tokenizer_folder),
-        "n_sequences": len(sequences),
-        "seq_len": draw.sequence_length,
-        "mode": draw.mode,
-        "special_tokens": draw.special_tokens,
-        "minimum_length": draw.minimum_length,
-        "seed": draw.seed,
-        "total_tokens": int(lengths.sum()),
-        "share_full_length": float((lengths == draw.sequence_length).mean()),
-        "documents": len(documents),
-    }
 
 
 def _truncated(documents: Sequence[str], draw: Sequences, tokenizer: Any) -> Iterator[list[int]]:
@@ -202,85 +226,6 @@ def tokenized(
             max_length=longest,
             verbose=False,
         )["input_ids"]
-
-
-def read_documents(
-    text: TextFiles | Path | HubStream, report: Callable[[int, int], None]
-) -> Iterable[str]:
-    """Returns the documents of a text, in the order of the files.
-
-    Args:
-        text: Files of the user's, a JSONL file of ours with the field `text`, or a dataset on the
-            hub.
-        report: Called with (documents so far, all documents) of a dataset on the hub.
-
-    Raises:
-        DataError: Files that cannot be read or changed since they were planned; a dataset that
-            isn't as the study says.
-        OSError: The hub cannot be reached.
-    """
-    if isinstance(text, HubStream):
-        return streamed_documents(text, report)
-    if isinstance(text, Path):
-        with text.open(encoding="utf-8") as lines:
-            return [json.loads(line)["text"] for line in lines]
-    documents: list[str] = []
-    for name, sha256 in text.files:
-        path = Path(name)
-        try:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError:
-            found = None
-        if found != sha256:
-            raise DataError(f"{path} changed since it was planned", "run the command again")
-        documents += _read_file(path, text)
-    return documents
-
-
-def _read_file(path: Path, text: TextFiles) -> list[str]:
-    # Imported here: it takes a second, and only text on disk needs it.
-    import datasets
-
-    datasets.disable_progress_bars()
-    whole = path.suffix == ".txt"
-    with TemporaryDirectory() as cache:
-        # Under a name of ours, since the library takes brackets in a path for a pattern.
-        link = Path(cache) / f"text{path.suffix}"
-        link.symlink_to(path.absolute())
-        try:
-            loaded = datasets.load_dataset(
-                "text" if whole else "json",
-                data_files=[str(link)],
-                split="train",
-                cache_dir=cache,
-                **({"sample_by": "document"} if whole else {}),
-            )
-            if whole:
-                return [
-                    part for document in loaded["text"] for part in document.split(text.separator)
-                ]
-            if text.field not in loaded.column_names:
-                raise DataError(
-                    f"{path} has no field '{text.field}', only {', '.join(loaded.column_names)}",
-                    "give the dataset's `field`",
-                )
-            values = [value for value in loaded[text.field] if value is not None]
-            for value in values:
-                if not isinstance(value, str):
-                    raise DataError(
-                        f"{path}: field '{text.field}' holds {type(value).__name__}, not text",
-                        "give the dataset's `field`",
-                    )
-            return values
-        except StopIteration:  # A JSONL file without a record.
-            return []
-        except (datasets.exceptions.DatasetsError, ValueError, OSError) as error:
-            raise DataError(
-                f"{path} cannot be read as {'text' if whole else 'JSON lines'}: "
-                f"{error.__cause__ or error}",
-                "check its encoding (UTF-8) and format",
-            ) from error
 
 
 def tokenizer_fingerprint(folder: Path) -> str:

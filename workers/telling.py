@@ -1,5 +1,6 @@
 """What is told of the cells at work: an error becomes the failure of the cells that it concerns."""
 
+import functools
 import platform
 import time
 import traceback
@@ -96,13 +97,19 @@ def finished(cell: Cell, tables: dict[str, Rows], task: Task, seconds: float) ->
         {
             "eigentrace": jobs.__version__,
             "python": platform.python_version(),
-            "libraries": {name: metadata.version(name) for name in _LIBRARIES},
+            "libraries": _versions(),
             "device": _device_name(task.device),
             "dtype": getattr(cell.work, "dtype", "float32"),
             "threads": torch.get_num_threads(),
             "seconds": round(seconds, 3),
         },
     )
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    # Looked up once: it takes longer than measuring a small model does.
+    return {name: metadata.version(name) for name in _LIBRARIES}
 
 
 def _device_name(device: str) -> str:
