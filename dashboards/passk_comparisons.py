@@ -50,13 +50,14 @@ class Comparison:
     earlier: tuple[ByTries, ...]
     later: tuple[ByTries, ...]
 
-    def guessing(self, place: int) -> tuple[float, float] | None:
-        """Returns the means over seeds of both guessing curves at the k of that place."""
+    def guessing(self, place: int) -> list[tuple[float, float]] | None:
+        """Returns both guessing curves at the k of that place for each seed, if all are known."""
         k = self.pooled.k[place]
-        sides = [[rows[k]["guessing"] for rows in side] for side in (self.earlier, self.later)]
-        if any(value is None for side in sides for value in side):
-            return None
-        return float(np.mean(sides[0])), float(np.mean(sides[1]))
+        pairs = [
+            (first[k]["guessing"], second[k]["guessing"])
+            for first, second in zip(self.earlier, self.later, strict=True)
+        ]
+        return None if any(None in pair for pair in pairs) else pairs
 
     def over_seeds(self, place: int) -> Estimate | None:
         """Returns the mean difference at the k of that place with its t-interval over seeds."""
@@ -102,13 +103,15 @@ def comparisons(found: Posttrained) -> tuple[list[Comparison], list[Refused]]:
             reasons: dict[str, dict[str, None]] = defaultdict(dict)
             for first, second in pairs:
                 sides = [found.sampled.get(point.key, {}) for point in (first, second)]
-                for problems in sorted({s.problems for s in sides[0]} & {s.problems for s in sides[1]}):
+                for problems in sorted(
+                    {s.problems for s in sides[0]} & {s.problems for s in sides[1]}
+                ):
                     one, two = ([s for s in side if s.problems == problems] for side in sides)
-                    for setting in (shared := sorted(set(one) & set(two))):
+                    for setting in (shared := sorted(set(one) & set(two), key=str)):
                         fitting[setting].append((sides[0][setting], sides[1][setting]))
                     if not shared:
                         reasons[problems][_differing(one, two)] = None
-            for setting, rows in sorted(fitting.items()):
+            for setting, rows in sorted(fitting.items(), key=lambda item: str(item[0])):
                 done = _compared(chain.label, name, stage, base, setting, rows)
                 if isinstance(done, Comparison):
                     made.append(done)
@@ -142,7 +145,11 @@ def _pairs(chain: Chain) -> list[tuple[str, int, bool, list[tuple[Point, Point]]
 def _differing(one: Sequence[Setting], two: Sequence[Setting]) -> str:
     """Says in what the nearest two settings differ."""
     differing = min(
-        ([part for part in _PARTS if getattr(a, part) != getattr(b, part)] for a in one for b in two),
+        (
+            [part for part in _PARTS if getattr(a, part) != getattr(b, part)]
+            for a in one
+            for b in two
+        ),
         key=len,
     )
     return f"other {' and '.join(_PARTS[part] for part in differing)}"

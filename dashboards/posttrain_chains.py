@@ -148,7 +148,9 @@ def find_chains(log: Sequence[Row], rows: Iterable[Row]) -> tuple[Chain, ...]:
     chains: dict[tuple[object, ...], list[Run]] = defaultdict(list)
     for run in runs:
         chains[(run.suite, run.base.key if run.base else run.model)].append(run)
-    made = [Chain(_label(found[0]), tuple(sorted(found, key=_by_name))) for found in chains.values()]
+    made = [
+        Chain(_label(found[0]), tuple(sorted(found, key=_by_name))) for found in chains.values()
+    ]
     return tuple(sorted(made, key=lambda chain: natural(chain.label)))
 
 

@@ -64,7 +64,8 @@ class Posttrained:
 
     def texts(self, points: list[Point | None]) -> list[Text]:
         """Returns the texts that some of the checkpoints were measured on, in order."""
-        return sorted({text for p in points if p for text in self.geometry.get(p.key, {})})
+        texts = {text for p in points if p for text in self.geometry.get(p.key, {})}
+        return sorted(texts, key=str)
 
     def named(self, text: Text, texts: list[Text]) -> str:
         """Names a text, with what sets it apart from others of its dataset."""

@@ -58,14 +58,15 @@ def changes(found: Posttrained, chain: Chain, place: int, text: Text) -> list[Ch
     return told
 
 
-def pooled(told: Sequence[Difference]) -> Estimate | None:
+def pooled(told: Sequence[Difference]) -> Estimate:
     """Returns the mean change over runs with the 95 % interval over sequences.
 
     Runs share their sequences, so that their errors don't average out: the error of the mean is at
     most the mean of the errors, which is taken.
+
+    Args:
+        told: The change of each run; at least one.
     """
-    if not told:
-        return None
     mean = sum(change.value for change in told) / len(told)
     errors = [change.se for change in told if change.se is not None]
     if len(errors) < len(told):
@@ -103,13 +104,12 @@ def answer_rows(found: Posttrained) -> list[Row]:
                     {} if point is None else found.sampled.get(point.key, {})
                     for point in (stage.start, stage.end)
                 ]
-                for setting in sorted(set(sides[0]) | set(sides[1])):
-                    rows.append(
-                        {
-                            **_identity(chain, run.seed, stage),
-                            **_answers(setting, *(side.get(setting, {}) for side in sides)),
-                        }
-                    )
+                settings = sorted(set(sides[0]) | set(sides[1]), key=str)
+                identity = _identity(chain, run.seed, stage)
+                rows += [
+                    {**identity, **_answers(setting, *(side.get(setting, {}) for side in sides))}
+                    for setting in settings
+                ]
     return rows
 
 
