@@ -1,7 +1,7 @@
 """Figures of post-training: geometry and training curves over the steps of each chain."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -55,8 +55,9 @@ def posttrain_figures(found: Posttrained) -> list[Figure]:
                 on = f", {found.named(text, texts)}"
                 key = f"posttrain-{metric.replace('_', '-')}-{place}-{which}"
                 drawn.append(_over_steps(key, f"{title}{on}", chain, rows, _BANDS, title))
-        heads = {key: row["norm_cv"] for key, row in found.heads.items()}
-        rows = _points(chain, lambda run, point, known=heads: _exact(known.get(point.key)))
+        rows = _points(
+            chain, lambda run, point: _exact(found.heads.get(point.key, {}).get("norm_cv"))
+        )
         drawn.append(
             _over_steps(f"posttrain-norm-cv-{place}", "Norm CV", chain, rows, _EXACT, "norm CV")
         )
@@ -99,7 +100,7 @@ def _exact(value: float | None) -> Row | None:
     return {"value": value, "low": value, "high": value, "se": None}
 
 
-def _points(chain: Chain, value: Any) -> list[Row]:
+def _points(chain: Chain, value: Callable[[Run, Point], Row | None]) -> list[Row]:
     """Places values on a chain's steps; each stage's line begins where the one before it ends."""
     rows: list[Row] = []
     for run in chain.runs:
@@ -154,7 +155,7 @@ def _training(chain: Chain, place: int) -> list[Figure | None]:
     for column, (title, note) in _CURVES.items():
         rows: list[Row] = [
             {
-                "series": f"{run.model} {number_}",
+                "series": f"{run.model} {at}",
                 "model": run.model,
                 "label": METHODS[stage.method],
                 "step": row["at"],
@@ -163,7 +164,7 @@ def _training(chain: Chain, place: int) -> list[Figure | None]:
                 **known,
             }
             for run in chain.runs
-            for number_, stage in enumerate(run.stages)
+            for at, stage in enumerate(run.stages)
             for row in stage.log
             if (known := _exact(row[column])) is not None
         ]

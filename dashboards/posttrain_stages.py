@@ -87,7 +87,8 @@ def stage_rows(found: Posttrained) -> list[Row]:
         for run in chain.runs:
             for stage in run.stages:
                 texts = found.texts([stage.start, *stage.kept])
-                for text in texts or [None]:
+                asked: list[Text | None] = [*texts]
+                for text in asked or [None]:
                     name = "–" if text is None else found.named(text, texts)
                     rows.append({**_identity(chain, run.seed, stage), "text": name})
                     rows[-1].update(_measures(found, stage, text))
