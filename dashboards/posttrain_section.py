@@ -10,7 +10,7 @@ from dashboards.numbers import plain, with_error
 from dashboards.passk_comparisons import Comparison, Refused, comparisons
 from dashboards.posttrain_judgement import CRITERIA
 from dashboards.posttrain_read import Posttrained
-from dashboards.posttrain_stages import answer_rows, stage_rows
+from dashboards.posttrain_stages import answer_rows, signed, stage_rows
 from dashboards.posttrain_verdicts import verdicts
 from dashboards.summary import Difference
 from dashboards.tables import Row
@@ -61,8 +61,7 @@ def _changed(row: Row) -> str:
     found: Difference | None = row["difference"]
     if found is None:
         return "–"
-    known = number(found.value) + (f" ± {size(found.se)}" if found.se is not None else "")
-    return known if found.se is None or found.paired else f"{known}, separate errors"
+    return signed(found) + ("" if found.se is None or found.paired else ", separate errors")
 
 
 def _stages(rows: Sequence[Row]) -> Table:

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from dashboards.charts import Z95
 from dashboards.correlation_statistics import Estimate, estimate
+from dashboards.numbers import with_error
 from dashboards.posttrain_chains import METHODS, Chain, Stage
 from dashboards.posttrain_read import Posttrained, Setting, Text
 from dashboards.summary import Difference
@@ -78,6 +79,12 @@ def pooled(told: Sequence[Difference]) -> Estimate:
 def over_seeds(told: Sequence[Difference]) -> Estimate | None:
     """Returns the mean change with its t-interval over runs; None for fewer than two."""
     return estimate([change.value for change in told]) if len(told) > 1 else None
+
+
+def signed(change: Difference) -> str:
+    """Formats a change with its sign, to the digits that its standard error leaves."""
+    sign = "−" if change.value < 0 else "+"
+    return sign + with_error(abs(change.value), change.se)
 
 
 def stage_rows(found: Posttrained) -> list[Row]:

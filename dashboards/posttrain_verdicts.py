@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from dashboards.correlation_statistics import Estimate
 from dashboards.finetune_judgement import MISSING, Verdict
-from dashboards.finetune_words import effect, interval, number, size
+from dashboards.finetune_words import effect, interval, number
 from dashboards.numbers import plain
 from dashboards.passk_comparisons import Comparison, Refused
 from dashboards.passk_verdicts import answered
 from dashboards.posttrain_chains import METHODS, Chain
 from dashboards.posttrain_judgement import NEGLIGIBLE_RANK, negative, positive
 from dashboards.posttrain_read import Posttrained
-from dashboards.posttrain_stages import Change, changes, over_seeds, pooled
+from dashboards.posttrain_stages import Change, changes, over_seeds, pooled, signed
 
 CLAIMS = {
     "sft": (1, "SFT expands the representation: RankMe rises"),
@@ -118,10 +118,7 @@ def _told(rows: Sequence[Change], found: Estimate) -> str:
     if len(rows) == 1:
         return f"{known}, 1 seed, so nothing is known of others"
     seeds = over_seeds([row.rankme for row in rows])
-    each = ", ".join(
-        f"{number(row.rankme.value)}" + (f" ± {size(row.rankme.se)}" if row.rankme.se else "")
-        for row in rows
-    )
+    each = ", ".join(signed(row.rankme) for row in rows)
     return f"{known}; over seeds {effect(seeds)} (each: {each})"
 
 

@@ -23,7 +23,7 @@ RISE_AND_CROSS = {
 """Mean pass@k at the ends of the stages: RLVR is ahead at k = 1 and behind at the largest k."""
 
 
-def begin(results: Path, model: str = "pico-64") -> dict[str, Any]:
+def begin(model: str = "pico-64") -> dict[str, Any]:
     """Gives the columns that name the checkpoint that chains begin from."""
     return synthetic.keys("begin", model, BASE)
 
@@ -114,13 +114,13 @@ def write_chain(
     `changes` holds each stage's change of rankme, `spread` what seeds add to it, by their place,
     `passk` the mean pass@k at each end; more columns go to the rows of `passk`.
     """
-    write_geometry(results, begin(results), 40.0, own)
-    write_head(results, begin(results))
+    write_geometry(results, begin(), 40.0, own)
+    write_head(results, begin())
     if passk:
-        write_passk(results, begin(results), passk["start"], **columns)
+        write_passk(results, begin(), passk["start"], **columns)
     for place, seed in enumerate(seeds):
         model = f"pico-64-seed{seed}" if len(seeds) > 1 else "pico-64"
-        start, rankme = begin(results), 40.0
+        start, rankme = begin(), 40.0
         extra = spread * (place - (len(seeds) - 1) / 2)
         for order, method in enumerate(methods):
             write_log(results, start, method, seed)

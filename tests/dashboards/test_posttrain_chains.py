@@ -79,7 +79,7 @@ def test_without_a_step_in_the_name_a_chain_begins_from_the_last(results: Path) 
 
 
 def test_an_unmeasured_end_is_no_reason_to_take_another_start(results: Path) -> None:
-    scenarios.write_log(results, scenarios.begin(results), "sft")
+    scenarios.write_log(results, scenarios.begin(), "sft")
     scenarios.write_geometry(results, scenarios.checkpoint("sft", 5), 41.0)
     scenarios.write_log(results, scenarios.checkpoint("sft", 10), "dpo")
     scenarios.write_geometry(results, scenarios.checkpoint("dpo", 10, taken=10), 45.0)
@@ -102,7 +102,7 @@ def test_published_stages_count_their_own_steps(results: Path) -> None:
 
 
 def test_stages_without_checkpoints_have_their_curves(results: Path) -> None:
-    scenarios.write_log(results, scenarios.begin(results), "sft")
+    scenarios.write_log(results, scenarios.begin(), "sft")
     (chain,) = chains(results)
     (stage,) = chain.runs[0].stages
     assert (stage.kept, len(stage.log)) == ((), scenarios.STEPS)
