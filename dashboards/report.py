@@ -24,6 +24,9 @@ from dashboards.finetune_tables import read_finetuned
 from dashboards.numbers import count, plain, with_error
 from dashboards.phase_figures import comparisons, phase_strip
 from dashboards.phase_table import phase_table, toy_table
+from dashboards.posttrain_figures import posttrain_figures
+from dashboards.posttrain_read import read_posttrained
+from dashboards.posttrain_section import posttrain_section
 from dashboards.summary import summary
 from dashboards.sweep_figures import sweep_figures
 from dashboards.tables import Measured, checkpoint_table, last_layer, provenance_table, read
@@ -55,6 +58,7 @@ def render(
     found = query.load("phases", results).to_pylist()
     strip, toys = phase_strip(found), toy_figures(results)
     finetuned = read_finetuned(results)
+    posttrained = read_posttrained(measured)
     drawn = [
         *([strip] if strip else []),
         *figures(measured),
@@ -62,6 +66,7 @@ def render(
         *capability_figures(measured),
         *comparisons(measured, found),
         *(finetune_figures(finetuned) if finetuned else []),
+        *(posttrain_figures(posttrained) if posttrained else []),
         *toys,
     ]
     environment = jinja2.Environment(
@@ -81,6 +86,7 @@ def render(
         crystallization=crystallization_sentence(measured),
         toy=toy_table(results),
         finetuned=section(finetuned) if finetuned else None,
+        posttrained=posttrain_section(posttrained) if posttrained else None,
         figures=drawn,
         axes=[axis for axis in ("step", "tokens") if any(axis in f.specs for f in drawn)],
         drawings={f.key: {"rows": f.rows, "specs": f.specs} for f in drawn},
