@@ -43,11 +43,11 @@ def generation_rows(
         DataError: A prompt without tokens, or one that leaves no room in the model's context.
     """
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
-    prompts = [_prompt_ids(tokenizer, prompt) for prompt in work.prompts]
+    prompts = [prompt_ids(tokenizer, prompt) for prompt in work.prompts]
     context = getattr(model.config, "max_position_embeddings", None)
     for prompt, ids in zip(work.prompts, prompts, strict=True):
         _check_room(prompt, len(ids), context)
-    ends = _end_tokens(model, tokenizer)
+    ends = end_tokens(model, tokenizer)
     by_length: dict[int, list[int]] = defaultdict(list)
     for place, ids in enumerate(prompts):
         by_length[len(ids)].append(place)
@@ -79,7 +79,7 @@ def _row(
     tokens = continued[:end]
     return {
         "prompt": work.prompts[place],
-        "text": _text(checkpoint.tokenizer, prompt, tokens),
+        "text": continued_text(checkpoint.tokenizer, prompt, tokens),
         "generated_tokens": len(tokens),
         "ended": end is not None,
         **{f"distinct_{n}": distinct_share(tokens, n) for n in range(1, _LONGEST_RUN + 1)},
@@ -103,7 +103,7 @@ def _continue(
         # It only fills the rows that ended, and they are cut there.
         pad_token_id=min(ends, default=0),
     )
-    with _plain_defaults(model):
+    with plain_defaults(model):
         given = model.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config
         )
@@ -111,7 +111,7 @@ def _continue(
 
 
 @contextmanager
-def _plain_defaults(model: Any) -> Iterator[None]:
+def plain_defaults(model: Any) -> Iterator[None]:
     """Hides the model's generation_config, which fills what a caller's leaves open."""
     own = model.generation_config
     model.generation_config = GenerationConfig()
@@ -121,14 +121,14 @@ def _plain_defaults(model: Any) -> Iterator[None]:
         model.generation_config = own
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     """Returns the ids that end a text, by the model's generation_config and its tokenizer."""
     named = model.generation_config.eos_token_id
     ends = named if isinstance(named, list) else [named]
     return frozenset(token for token in (*ends, tokenizer.eos_token_id) if token is not None)
 
 
-def _prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
+def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
     """Returns a prompt's tokens, special ones before it too, but no end of text behind it."""
     ids: list[int] = tokenizer(prompt)["input_ids"]
     own = tokenizer(prompt, add_special_tokens=False)["input_ids"]
@@ -149,7 +149,7 @@ def _check_room(prompt: str, length: int, context: int | None) -> None:
         )
 
 
-def _text(tokenizer: Any, prompt: list[int], tokens: list[int]) -> str:
+def continued_text(tokenizer: Any, prompt: list[int], tokens: list[int]) -> str:
     """Returns the text of a continuation, with the space that may lead it."""
 
     def decoded(ids: list[int]) -> str:
