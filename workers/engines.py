@@ -14,14 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jobs.cells import Checkpoint
 from jobs.errors import DataError
 from jobs.posttrain_work import Sampling
-from workers import artifacts
-from workers.artifacts import Files
 from workers.hub import load_tokenizer
-from workers.supply import Progress
-from workers.weight_files import are_pickled
 from workers.weights import read_weights
 
 # Lengths are rounded up to these, so that another set of problems seldom needs another engine.
@@ -113,50 +108,33 @@ _held: list[Engine] = []
 
 
 @contextmanager
-def holding(
-    checkpoint: Checkpoint,
-    sampling: Sampling,
-    device: str,
-    length: int,
-    files: Files,
-    progress: Progress,
-) -> Iterator[Engine]:
+def holding(folder: ModelFolder, sampling: Sampling, device: str, length: int) -> Iterator[Engine]:
     """Gives an engine with a checkpoint's weights: the one of before, where it fits.
 
     It stays for the next one if all goes well.
 
     Args:
-        checkpoint: The checkpoint.
+        folder: The checkpoint.
         sampling: How it will sample.
         device: `cpu` or `cuda`.
         length: Tokens of the longest prompt and of its answer.
-        files: Where this node finds files.
-        progress: Told how many bytes of how many are here.
 
     Raises:
-        DataError: Weights that cannot be loaded, an engine that isn't installed or refuses them.
-        OSError: They cannot be reached.
+        DataError: An engine that isn't installed, or refuses the model.
     """
-    with (
-        artifacts.held(files, checkpoint.source, progress) as weights,
-        artifacts.held(files, checkpoint.tokenizer, progress) as tokenizer,
-    ):
-        pickled = are_pickled(checkpoint.source)
-        folder = read_folder(weights, tokenizer, checkpoint.digest, pickled)
-        engine = _held.pop() if _held else None
-        if engine is not None and not engine.fits(folder, sampling, device, length):
-            engine.stop()
-            engine = None
-        try:
-            engine = engine or _started(folder, sampling, device, length)
-            engine.load(folder)
-            yield engine
-        except BaseException:
-            # What it still has to do, or what its weights are, nobody knows.
-            if engine is not None:
-                engine.stop()
-            raise
-        _held.append(engine)
+    engine = _held.pop() if _held else None
+    if engine is not None and not engine.fits(folder, sampling, device, length):
+        engine.stop()
+        engine = None
+    engine = engine or _started(folder, sampling, device, length)
+    try:
+        engine.load(folder)
+        yield engine
+    except BaseException:
+        # What it still has to do, or what its weights are, nobody knows.
+        engine.stop()
+        raise
+    _held.append(engine)
 
 
 def let_go() -> None:
@@ -179,7 +157,9 @@ def read_folder(weights: Path, tokenizer: Path, digest: str, pickled: bool) -> M
         told = json.loads((weights / "config.json").read_text())
         config = AutoConfig.from_pretrained(weights, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise DataError(f"{weights}/config.json cannot be read: {error}", "save it again") from error
+        raise DataError(
+            f"{weights}/config.json cannot be read: {error}", "save it again"
+        ) from error
     loaded = load_tokenizer(tokenizer)
     text = config.get_text_config()
     vocabulary = text.vocab_size

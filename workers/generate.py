@@ -47,7 +47,7 @@ def generation_rows(
     context = getattr(model.config, "max_position_embeddings", None)
     for prompt, ids in zip(work.prompts, prompts, strict=True):
         _check_room(prompt, len(ids), context)
-    ends = end_tokens(model, tokenizer)
+    ends = _end_tokens(model, tokenizer)
     by_length: dict[int, list[int]] = defaultdict(list)
     for place, ids in enumerate(prompts):
         by_length[len(ids)].append(place)
@@ -121,7 +121,7 @@ def plain_defaults(model: Any) -> Iterator[None]:
         model.generation_config = own
 
 
-def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     """Returns the ids that end a text, by the model's generation_config and its tokenizer."""
     named = model.generation_config.eos_token_id
     ends = named if isinstance(named, list) else [named]

@@ -42,11 +42,11 @@ def load_problems(records: Records, files: Files, tokenizer: Any) -> list[Proble
 
 
 def read_problems(name: str, records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Returns the question and the right answer of each record.
+    r"""Returns the question and the right answer of each record.
 
     The question is in `problem` or `question`. The answer is in `answer`: a number, or text, of
     which only what follows `####` counts where that is there, as in GSM8K; or else it is the last
-    `\\boxed{…}` of `solution`.
+    `\boxed{…}` of `solution`.
 
     Args:
         name: What the study calls them.
@@ -94,7 +94,7 @@ def _answer(name: str, number: int, record: Record) -> str:
     match record.get("answer"):
         case str() as text if text.strip():
             # GSM8K groups thousands by commas, which elsewhere part a list.
-            before, mark, after = text.rpartition(_GSM8K)
+            _, mark, after = text.rpartition(_GSM8K)
             return after.strip().replace(",", "") if mark else text.strip()
         case bool():
             pass
@@ -112,7 +112,7 @@ def _answer(name: str, number: int, record: Record) -> str:
 
 
 def _last_boxed(text: str) -> str:
-    """Returns what the last \\boxed{…} of a text holds, its braces balanced; empty for none."""
+    r"""Returns what the last \boxed{…} of a text holds, its braces balanced; empty for none."""
     start = text.rfind(_BOXED)
     if start < 0:
         return ""

@@ -89,9 +89,7 @@ class TransformersEngine:
                 given = model.generate(
                     input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config
                 )
-                found += [
-                    _until_end(row[ids.shape[1] :], ends) for row in given.tolist()
-                ]
+                found += [_until_end(row[ids.shape[1] :], ends) for row in given.tolist()]
         return found
 
 

@@ -19,8 +19,6 @@ from workers.hub import is_out_of_memory
 from workers.threads import fixed_threads
 
 _ENVIRONMENT = {
-    # In this process, where a killed worker takes it along, and no port or pipe is needed.
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "CRITICAL",
     # Else two workers of a node bind their threads to the same cores.
@@ -48,10 +46,9 @@ class VllmEngine:
         DataError: vLLM isn't installed, or refuses the model.
     """
 
-    def __init__(
-        self, folder: ModelFolder, sampling: Sampling, device: str, length: int
-    ) -> None:
-        vllm = _imported()
+    def __init__(self, folder: ModelFolder, sampling: Sampling, device: str, length: int) -> None:
+        with _undisturbed(sampling.threads):
+            vllm = _imported()
         self.name = f"vllm {vllm.__version__}"
         self.starts = _key(folder, sampling, device)
         self._folder, self._length = folder, length
@@ -103,9 +100,9 @@ class VllmEngine:
         """Samples all problems at once."""
         folder = self._folder
         settings = [self._settings(problem, sampling) for problem in problems]
-        found: dict[str, list[list[int]]] = {}
+        found: dict[int, list[list[int]]] = {}
         with fixed_threads(sampling.threads):
-            names = self.llm.enqueue(
+            self.llm.enqueue(
                 [{"prompt_token_ids": problem.ids} for problem in problems],
                 settings,
                 use_tqdm=False,
@@ -115,12 +112,13 @@ class VllmEngine:
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     if output.finished:
-                        found[output.request_id] = [
+                        found[int(output.request_id)] = [
                             _without_end(list(sample.token_ids), folder.ends)
                             for sample in output.outputs
                         ]
                         report(len(found), len(problems))
-        return [found[name] for name in names]
+        # Requests are numbered in the order in which they came.
+        return [found[number] for number in sorted(found)]
 
     def stop(self) -> None:
         """Shuts the engine down."""
@@ -152,6 +150,8 @@ def _imported() -> Any:
     Raises:
         DataError: It isn't installed, or cannot be imported.
     """
+    # In this process, where a killed worker takes it along, and no port or pipe is needed.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:

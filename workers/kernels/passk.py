@@ -36,7 +36,9 @@ def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> Array:
         raise ValueError(f"of n samples, 0 … n can be right, not {right.min()} … {right.max()}")
     return np.array(
         [
-            1.0 if all_of - good < k else 1 - np.prod(1 - k / np.arange(all_of - good + 1, all_of + 1))
+            1.0
+            if all_of - good < k
+            else 1 - np.prod(1 - k / np.arange(all_of - good + 1, all_of + 1))
             for all_of, good in zip(samples.tolist(), right.tolist(), strict=True)
         ],
         dtype=np.float64,
