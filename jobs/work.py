@@ -246,7 +246,7 @@ KINDS: tuple[str, ...] = tuple(work.kind for work in get_args(Work))
 
 def trains(work: Work) -> bool:
     """Tells whether a work trains a given checkpoint further: its cell is a trial of Ray Tune."""
-    return isinstance(work, FinetuneWork)
+    return isinstance(work, FinetuneWork | PosttrainWork)
 
 
 def precision(work: Work) -> DType | None:

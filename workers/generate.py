@@ -169,7 +169,7 @@ def _continue(
         # It only fills the rows that ended, and they are cut there.
         pad_token_id=min(ends, default=0),
     )
-    with _plain_defaults(model):
+    with plain_defaults(model):
         given = model.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config
         )
@@ -177,7 +177,7 @@ def _continue(
 
 
 @contextmanager
-def _plain_defaults(model: Any) -> Iterator[None]:
+def plain_defaults(model: Any) -> Iterator[None]:
     """Hides the model's generation_config, which fills what a caller's leaves open."""
     own = model.generation_config
     model.generation_config = GenerationConfig()

@@ -15,11 +15,11 @@ from jobs.cells import Cell
 from jobs.events import Progress, Started
 from jobs.findings import AuditWork
 from jobs.finetune_work import FinetuneWork
-from jobs.posttrain_work import PosttrainWork
+from jobs.posttrain_work import PassKWork, PosttrainWork, SampleWork
 from jobs.toy_work import ToyWork
 from jobs.winrate_work import WinrateWork
 from jobs.work import CheckpointWork, CorpusWork, PretrainWork, SequencesWork
-from workers import artifacts, corpus
+from workers import artifacts, corpus, engines
 from workers.artifacts import Files
 from workers.audit import known_rows
 from workers.checkpoint_task import measure_checkpoint
@@ -43,6 +43,14 @@ def run_task(task: Task, files: Files, report: Report) -> None:
     """
     torch.set_num_threads(task.threads)
     first = task.cells[0]
+    if isinstance(first.work, SampleWork | PassKWork):
+        held.let_go()
+        # Imported here: only what samples needs it.
+        from workers.sample import sample_checkpoint
+
+        sample_checkpoint(task, files, report)
+        return
+    engines.let_go()
     if isinstance(first.work, FinetuneWork):
         # Imported here: only what fine-tunes needs it.
         from workers.finetune.trials import finetune_checkpoint

@@ -29,12 +29,14 @@ class StoredWeights:
         size: Bytes of the files.
         profile: ln of the root mean square of each floating-point tensor, in the order of the
             names; -inf where all its values are 0.
+        tensors: Name and shape of each tensor, in the order of the names.
     """
 
     sha256: str
     dtype: str
     size: int
     profile: tuple[float, ...]
+    tensors: tuple[tuple[str, tuple[int, ...]], ...]
 
 
 def read_weights(path: Path, allow_bin: bool = False) -> StoredWeights:
@@ -52,6 +54,7 @@ def read_weights(path: Path, allow_bin: bool = False) -> StoredWeights:
     sha256 = hashlib.sha256()
     dtypes: set[str] = set()
     profile: list[float] = []
+    tensors: list[tuple[str, tuple[int, ...]]] = []
     with contextlib.ExitStack() as stack:
         where: dict[str, tuple[Path, Callable[[str], torch.Tensor]]] = {}
         for file in files:
@@ -70,12 +73,14 @@ def read_weights(path: Path, allow_bin: bool = False) -> StoredWeights:
                     )
                 profile.append(math.log(root_mean_square) if root_mean_square else -math.inf)
                 dtypes.add(str(tensor.dtype).removeprefix("torch."))
+            tensors.append((name, tuple(tensor.shape)))
             sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             sha256.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     if not dtypes:
         raise DataError(f"{path} holds no floating-point weights", "save the checkpoint again")
     size = sum(file.stat().st_size for file in files)
-    return StoredWeights(sha256.hexdigest(), "+".join(sorted(dtypes)), size, tuple(profile))
+    precision = "+".join(sorted(dtypes))
+    return StoredWeights(sha256.hexdigest(), precision, size, tuple(profile), tuple(tensors))
 
 
 def weight_files(path: Path, allow_bin: bool = False) -> list[Path]:

