@@ -1,5 +1,6 @@
 """Paired comparison of two checkpoints' pass@k: bootstrap over problems, and crossovers."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -81,6 +82,7 @@ def compare(k: Sequence[int], earlier: Array, later: Array) -> Compared:
     )
 
 
+@functools.lru_cache(maxsize=1)
 def bootstrap_counts(n: int, draws: int = DRAWS) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
     """Returns how often each of n problems is drawn in each bootstrap draw, shape (draws, n)."""
     return np.random.default_rng(_SEED).multinomial(n, np.full(n, 1 / n), size=draws)

@@ -8,7 +8,7 @@ import altair as alt
 
 from dashboards.charts import Z95, plain
 from dashboards.figures import Figure
-from dashboards.finetune_words import number
+from dashboards.finetune_words import size
 from dashboards.passk_figures import passk_figures
 from dashboards.posttrain_chains import METHODS, Chain, Point, Run
 from dashboards.posttrain_read import Posttrained, Text
@@ -18,8 +18,8 @@ START = "start"
 """Legend entry of the checkpoint that a chain began from."""
 
 _BANDS = (
-    "Band: ± 1.96 standard errors of the difference from the first point, paired by sequence; the "
-    "first point has none."
+    "Band: ± 1.96 standard errors of the difference from the first point, paired by sequence where "
+    "influences of both are known; the first point has none."
 )
 _EXACT = "Exact over the whole vocabulary, so there is no sampling error and no band."
 _CURVES: dict[str, tuple[str, str]] = {
@@ -236,7 +236,7 @@ def _told(rows: Sequence[Row]) -> str:
                 line.sort(key=lambda row: row["step"])
                 ends = " → ".join(
                     dict.fromkeys(
-                        f"{number(row['value'])} at step {row['step']:,}"
+                        f"{size(row['value'])} at step {row['step']:,}"
                         for row in (line[0], line[-1])
                     )
                 )
