@@ -72,6 +72,7 @@ def test_named_studies_ship() -> None:
         "norms-pico",
         "other-families",
         "pico",
+        "posttrain-pico",
         "robustness",
         "smoke",
         "toy",

@@ -34,6 +34,7 @@ from jobs.work import (
     SequencesWork,
     Work,
 )
+from tests.jobs.posttrain_works import POSTTRAIN_WORKS
 from tests.jobs.winrate_works import WINRATE_WORKS
 
 A, B = "a" * 64, "b" * 64
@@ -87,6 +88,7 @@ WORKS: tuple[Work, ...] = (
     TRIAL,
     SENSITIVITY,
     *WINRATE_WORKS,
+    *POSTTRAIN_WORKS,
 )
 
 ASKED_CHANGES: tuple[dict[str, Any], ...] = (

@@ -1,0 +1,139 @@
+"""Post-training: every parameter is part of an id, labels are not; what shares a group."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from jobs.cells import Cell
+from jobs.posttrain_spec import Adapters, PassK, TrainingStage
+from jobs.posttrain_work import HubRecords
+from jobs.work import Work
+from tests.jobs.posttrain_works import (
+    FILES,
+    PASSK,
+    POSTTRAIN,
+    SAMPLE,
+    SAMPLING,
+    STAGE,
+    SUMS,
+    A,
+    B,
+)
+from tests.jobs.test_cells import CHECKPOINT
+
+STAGE_CHANGES: tuple[dict[str, Any], ...] = (
+    {"method": "dpo"},
+    {"steps": 9},
+    {"save_steps": (4,)},
+    {"learning_rate": 1e-4},
+    {"schedule": "constant"},
+    {"warmup_share": 0.0},
+    {"batch_size": 8},
+    {"accumulation": 2},
+    {"weight_decay": 0.1},
+    {"max_length": 64},
+    {"loss_reduction": "sum"},
+    {"beta": 0.1},
+    {"completions": 8},
+    {"completion_tokens": 9},
+    {"temperature": 0.7},
+    {"adapters": Adapters()},
+)
+SAMPLING_CHANGES: tuple[dict[str, Any], ...] = (
+    {"samples": 8},
+    {"temperature": 0.6},
+    {"top_p": 0.9},
+    {"new_tokens": 8},
+    {"seed": 1},
+    {"engine": "transformers"},
+    {"threads": 2},
+    {"time_limit": 1.0},
+    {"dtype": "bfloat16"},
+)
+HUB = HubRecords("hub", "a/b", None, "train", "0" * 40, None)
+
+
+def _id(work: Work) -> str:
+    return Cell(work, checkpoint=CHECKPOINT).id
+
+
+@pytest.mark.parametrize("change", STAGE_CHANGES)
+def test_every_setting_of_a_stage_is_part_of_an_id(change: dict[str, Any]) -> None:
+    changed = STAGE.model_copy(update=change)
+    assert _id(replace(POSTTRAIN, training=changed)) != _id(POSTTRAIN)
+
+
+@pytest.mark.parametrize("change", SAMPLING_CHANGES)
+def test_every_setting_of_the_sampling_is_part_of_an_id(change: dict[str, Any]) -> None:
+    assert _id(replace(SAMPLE, sampling=replace(SAMPLING, **change))) != _id(SAMPLE)
+
+
+@pytest.mark.parametrize(
+    ("work", "change"),
+    [
+        (POSTTRAIN, {"seed": 1}),
+        (POSTTRAIN, {"threads": 2}),
+        (POSTTRAIN, {"dtype": "bfloat16"}),
+        (POSTTRAIN, {"records": FILES}),
+        (POSTTRAIN, {"records": HUB}),
+        (POSTTRAIN, {"records": replace(SUMS, corpus=B)}),
+        (POSTTRAIN, {"records": replace(SUMS, form="instructions")}),
+        (POSTTRAIN, {"records": replace(SUMS, limit=3)}),
+        (SAMPLE, {"records": FILES}),
+        (SAMPLE, {"first": 32}),
+        (SAMPLE, {"count": 16}),
+        (PASSK, {"samples": (B,)}),
+        (PASSK, {"samples": (A, B)}),
+        (PASSK, {"k": (1,)}),
+    ],
+)
+def test_parameters_are_part_of_an_id(work: Any, change: dict[str, Any]) -> None:
+    assert _id(replace(work, **change)) != _id(work)
+
+
+@pytest.mark.parametrize("field", ["repository", "config", "split", "commit", "limit"])
+def test_all_of_a_dataset_on_the_hub_counts(field: str) -> None:
+    new = 7 if field == "limit" else "another"
+    assert _id(replace(POSTTRAIN, records=replace(HUB, **{field: new}))) != (
+        _id(replace(POSTTRAIN, records=HUB))
+    )
+
+
+def test_names_are_no_part_of_an_id() -> None:
+    renamed = STAGE.model_copy(update={"data": "others"})
+    for records in (SUMS, FILES, HUB):
+        work = replace(POSTTRAIN, records=records)
+        other = replace(records, name="others")
+        assert _id(replace(work, training=renamed, records=other)) == _id(work)
+        assert _id(replace(SAMPLE, records=other)) == _id(replace(SAMPLE, records=records))
+    assert _id(replace(PASSK, problems="others")) == _id(PASSK)
+
+
+def test_samples_of_a_checkpoint_share_a_group_and_stages_stand_alone() -> None:
+    one, two = (Cell(replace(SAMPLE, first=first), checkpoint=CHECKPOINT) for first in (0, 32))
+    assert one.group == two.group == Cell(PASSK, checkpoint=CHECKPOINT).group
+    stage = Cell(POSTTRAIN, checkpoint=CHECKPOINT)
+    assert stage.group == stage.id
+    assert stage.label == "posttrain sft on sums seed 0 suite/model@step1"
+    assert one.label == "sample sums from 0 suite/model@step1"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PassK(problems=("sums",), samples=8, k=(1, 16)), "pass@16 needs 16 samples"),
+        (
+            lambda: TrainingStage(method="sft", data="sums", steps=8, save_steps=(9,)),
+            "beyond the last step 8",
+        ),
+        (
+            lambda: TrainingStage(method="rlvr", data="sums", steps=8, batch_size=24),
+            "must be a multiple of completions",
+        ),
+    ],
+)
+def test_mistakes_are_told_in_words(make: Any, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        make()

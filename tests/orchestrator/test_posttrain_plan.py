@@ -1,0 +1,136 @@
+"""Chains of post-training as cells: stages in order, their checkpoints measured like others."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from jobs.cells import Cell
+from jobs.errors import StudyError
+from jobs.posttrain_work import PassKWork, PosttrainWork, SampleWork
+from jobs.sources import Produced
+from jobs.study import load_study
+from orchestrator.plan import make_plan
+from tests.conftest import Texts
+from tests.orchestrator.local_study import write_study
+
+CHAIN = """
+[training.chats]
+kind = "local"
+paths = ["{records}"]
+
+[training.problems]
+kind = "local"
+paths = ["{problems}"]
+
+[[posttrain]]
+name = "tuned"
+suite = "tiny"
+seeds = [0, 1]
+stages = [
+    {{ method = "sft", data = "chats", steps = 4, save_steps = [2] }},
+    {{ method = "rlvr", data = "problems", steps = 6 }},
+]
+
+[passk]
+problems = ["problems"]
+samples = 4
+k = [1, 4]
+batch = 2
+engine = "transformers"
+"""
+
+
+@pytest.fixture
+def chain(tmp_path: Path, tiny_series: Path, texts: Texts) -> str:
+    """A study of three checkpoints, the last of which is post-trained."""
+    records = tmp_path / "chats.json"
+    records.write_text(json.dumps([{"prompt": "p", "completion": "c"}] * 3))
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text('{"problem": "1+1", "answer": "2"}\n' * 5)
+    path = write_study(tmp_path, tiny_series, texts.txt)
+    name = load_study(str(path)).suites[0].name
+    path.write_text(
+        path.read_text()
+        + CHAIN.format(records=records, problems=problems).replace('"tiny"', f'"{name}"')
+    )
+    return str(path)
+
+
+def _cells(study: str, *overrides: str) -> tuple[Cell, ...]:
+    return make_plan(load_study(study, overrides)).cells
+
+
+def test_stages_follow_each_other_and_their_checkpoints_are_measured(chain: str) -> None:
+    cells = _cells(chain)
+    by_id = {cell.id: cell for cell in cells}
+    stages = [cell for cell in cells if isinstance(cell.work, PosttrainWork)]
+    assert len(stages) == 4
+    for first, second in (stages[:2], stages[2:]):
+        assert second.needs == (first.id,)
+        assert second.checkpoint is not None
+        assert second.checkpoint.source == Produced(first.id, "step4")
+        assert second.checkpoint.stage == "sft"
+    made = [c.checkpoint for c in cells if c.checkpoint and c.checkpoint.suite == "tuned"]
+    labels = {(c.model, c.revision, c.step, c.stage) for c in made}
+    model = stages[0].checkpoint.model if stages[0].checkpoint else ""
+    assert labels == {
+        (f"{model}-seed{seed}", *rest)
+        for seed in (0, 1)
+        for rest in (
+            ("sft-step2", 2, "sft"),
+            ("sft-step4", 4, "sft"),
+            ("rlvr-step6", 10, "rlvr"),
+        )
+    }
+    measured = Counter(c.work.kind for c in cells if c.checkpoint and c.checkpoint.suite == "tuned")
+    assert measured["geometry"] == measured["checkpoint"] == 6
+    assert len({c.work.kind for c in cells if c.work.kind == "sequences"}) == 1
+    assert all(set(cell.needs) <= set(by_id) for cell in cells)
+
+
+def test_the_last_checkpoint_of_each_stage_is_sampled_in_batches(chain: str) -> None:
+    cells = _cells(chain)
+    sampled = [cell for cell in cells if isinstance(cell.work, SampleWork)]
+    estimated = [cell for cell in cells if isinstance(cell.work, PassKWork)]
+    where = {cell.checkpoint.label for cell in estimated if cell.checkpoint}
+    assert len(where) == len(estimated) == 1 + 2 * 2
+    assert len(sampled) == 3 * len(estimated)
+    for cell in estimated:
+        assert [
+            (c.work.first, c.work.count)
+            for c in sampled
+            if c.id in cell.needs and isinstance(c.work, SampleWork)
+        ] == [(0, 2), (2, 2), (4, 1)]
+    everywhere = _cells(chain, "passk.last_only=false")
+    assert sum(isinstance(cell.work, PassKWork) for cell in everywhere) == 3 + 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (['passk.problems=["problem"]'], "did you mean 'problems'"),
+        (['passk.suites=["absent"]'], "names 'absent', which isn't there"),
+        (['passk.models=["absent"]'], "names 'absent', which isn't there"),
+        (['training.chats.paths=["/absent.json"]'], "there is no file /absent.json"),
+        (['training.chats.paths=["/absent.csv"]'], "there is no file /absent.csv"),
+        (["posttrain.tuned.suite=absent"], "begins from suite 'absent', which has no checkpoints"),
+        (["posttrain.tuned.steps=[7]"], "has no checkpoint of step 7"),
+        (['posttrain.tuned.models=["absent"]'], "begins from model 'absent'"),
+        (["passk.k=[1,8]"], "pass@8 needs 8 samples"),
+    ],
+)
+def test_mistakes_are_told_before_the_run(chain: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(StudyError) as told:
+        _cells(chain, *overrides)
+    assert message in str(told.value)
+
+
+def test_empty_and_malformed_records_are_refused(chain: str, tmp_path: Path) -> None:
+    (tmp_path / "chats.json").write_text("[]")
+    with pytest.raises(StudyError, match="holds no records"):
+        _cells(chain)
+    (tmp_path / "chats.json").write_text("{")
+    with pytest.raises(StudyError, match="is no list of records"):
+        _cells(chain)
