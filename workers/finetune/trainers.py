@@ -198,12 +198,12 @@ def _adapters(work: PosttrainWork, model: Any) -> LoraConfig | None:
     layers = adapted_layers(model, adapters.targets, adapters.rank)
     if any(layer is model.get_output_embeddings() for layer in layers.values()):
         raise DataError(
-            "the output embedding can't have adapters: the trainer would compute its loss past them",
+            "the output embedding can't have adapters: the trainer's loss would not see them",
             "leave `head` out of adapters.targets",
         )
     return LoraConfig(
         r=adapters.rank,
-        lora_alpha=adapters.alpha,
+        lora_alpha=adapters.alpha,  # type: ignore[arg-type]
         lora_dropout=adapters.dropout,
         target_modules=list(layers),
         task_type="CAUSAL_LM",

@@ -52,7 +52,7 @@ def records_in(folder: Path, records: Sequence[dict[str, Any]]) -> FileRecords:
 def stage_work(
     records: Records, method: str, seed: int = 0, dtype: DType = "float32", **changes: Any
 ) -> PosttrainWork:
-    training = TrainingStage(method=method, **{**PLAIN, **changes})  # type: ignore[arg-type]
+    training = TrainingStage(method=method, **{**PLAIN, **changes})
     return PosttrainWork(training, records, seed, 1, dtype)
 
 
