@@ -1,57 +1,17 @@
 """Reinforcement learning with verifiable rewards: the problems in order, and what is rewarded."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from jobs.errors import DataError
-from jobs.posttrain_work import PicoRecords, PosttrainWork, Records
-from workers import curriculum
+from jobs.posttrain_work import PosttrainWork
 from workers.finetune.chats import Example
+from workers.grade import Grader
 
 SPREAD = "reward_std_of_a_problem"
 """What the trainer logs the mean standard deviation within a problem's completions as."""
-
-
-@dataclass(frozen=True)
-class Grading:
-    """What a grader says of an answer.
-
-    Attributes:
-        correct: Whether it is right.
-        well_formed: Whether it has the form of an answer.
-    """
-
-    correct: bool
-    well_formed: bool
-
-
-Grade = Callable[[Sequence[str], Sequence[str], Sequence[str]], Sequence[Any]]
-"""Grades answers, given (references, texts, problems)."""
-
-
-@contextmanager
-def grader(records: Records) -> Iterator[Grade]:
-    """Gives the grader of some problems, which also grades the samples of pass@k.
-
-    Raises:
-        DataError: No grader knows such problems.
-    """
-    if not isinstance(records, PicoRecords):
-        raise DataError(f"'{records.name}' cannot be graded", "use problems of a pico suite")
-
-    def grade(
-        _references: Sequence[str], texts: Sequence[str], problems: Sequence[str]
-    ) -> list[Grading]:
-        return [
-            Grading(*curriculum.grade(problem, text.partition("\n")[0]))
-            for problem, text in zip(problems, texts, strict=True)
-        ]
-
-    yield grade
 
 
 def schedule(
@@ -87,7 +47,7 @@ def schedule(
     return [fitting[place] for place in order[:count]]
 
 
-def reward(grade: Grade, completions_of_a_problem: int) -> Callable[..., list[float]]:
+def reward(grade: Grader, completions_of_a_problem: int) -> Callable[..., list[float]]:
     """Returns the reward function: 1 for a right completion, else 0."""
 
     def correct(
@@ -98,7 +58,7 @@ def reward(grade: Grade, completions_of_a_problem: int) -> Callable[..., list[fl
         **_others: Any,
     ) -> list[float]:
         texts = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
-        rewards = [float(g.correct) for g in grade(reference, texts, problem)]
+        rewards = [float(g.correct) for g in grade(problem, reference, texts)]
         groups = np.reshape(rewards, (-1, completions_of_a_problem))
         log_metric(SPREAD, float(groups.std(axis=1, ddof=1).mean()))
         return rewards

@@ -28,8 +28,9 @@ from jobs.posttrain_work import PosttrainWork
 from jobs.sources import TOKENIZER_FILES
 from workers import artifacts
 from workers.artifacts import Files
-from workers.finetune import chats, rlvr
+from workers.finetune import chats
 from workers.finetune.trainers import trainer_of
+from workers.grade import grader
 from workers.hub import load_checkpoint
 from workers.measure import Rows
 from workers.records import load_records
@@ -38,6 +39,7 @@ from workers.threads import fixed_threads
 
 _ROWS = "rows.json"
 _TEMPLATE = "chat_template.jinja"
+_GRADING_SECONDS = 5.0
 _STATE_EVERY_SECONDS = 300.0
 _COLUMNS = {
     "loss": "loss",
@@ -147,7 +149,11 @@ def run_stage(
 
     records = load_records(work.records, files)
     keeper = _Keeper(work, state, publish, report)
-    grading = rlvr.grader(work.records) if training.method == "rlvr" else nullcontext(_nothing)
+    grading = (
+        grader(work.records, _GRADING_SECONDS)
+        if training.method == "rlvr"
+        else nullcontext(_nothing)
+    )
     with fixed_threads(work.threads), _quiet(), grading as grade:
         trainer = trainer_of(work, model, words, records, grade, device, state / "trainer", keeper)
         before = keeper.last_state()
@@ -156,8 +162,6 @@ def run_stage(
     shutil.rmtree(state, ignore_errors=True)
     return [
         {
-            "step": log["step"],
-            "stage": training.method,
             "method": training.method,
             "data": training.data,
             "seed": work.seed,

@@ -17,6 +17,7 @@ from jobs.errors import DataError
 from jobs.posttrain_work import PosttrainWork
 from workers.finetune import chats, rlvr
 from workers.finetune.targets import adapted_layers
+from workers.grade import Grader
 from workers.records import Record
 
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
@@ -80,7 +81,7 @@ def trainer_of(
     model: Any,
     tokenizer: Any,
     records: Sequence[Record],
-    grade: rlvr.Grade,
+    grade: Grader,
     device: str,
     output: Path,
     callback: TrainerCallback,
@@ -198,12 +199,12 @@ def _adapters(work: PosttrainWork, model: Any) -> LoraConfig | None:
     layers = adapted_layers(model, adapters.targets, adapters.rank)
     if any(layer is model.get_output_embeddings() for layer in layers.values()):
         raise DataError(
-            "the output embedding can't have adapters: the trainer would compute its loss past them",
+            "the output embedding can't have adapters: the trainer's loss would not see them",
             "leave `head` out of adapters.targets",
         )
     return LoraConfig(
         r=adapters.rank,
-        lora_alpha=adapters.alpha,
+        lora_alpha=adapters.alpha,  # type: ignore[arg-type]
         lora_dropout=adapters.dropout,
         target_modules=list(layers),
         task_type="CAUSAL_LM",

@@ -13,7 +13,7 @@ from jobs.posttrain_work import FileRecords, PosttrainWork, Records
 from jobs.sources import TextFiles
 from tests.workers.models import silent
 from workers.artifacts import SharedFiles
-from workers.finetune.rlvr import Grade, Grading
+from workers.grade import Grade, Grader
 from workers.finetune.stages import run_stage
 from workers.measure import Rows
 
@@ -52,7 +52,7 @@ def records_in(folder: Path, records: Sequence[dict[str, Any]]) -> FileRecords:
 def stage_work(
     records: Records, method: str, seed: int = 0, dtype: DType = "float32", **changes: Any
 ) -> PosttrainWork:
-    training = TrainingStage(method=method, **{**PLAIN, **changes})  # type: ignore[arg-type]
+    training = TrainingStage(method=method, **{**PLAIN, **changes})
     return PosttrainWork(training, records, seed, 1, dtype)
 
 
@@ -68,14 +68,14 @@ def run(
 
 
 @contextmanager
-def toy_grader(_records: Records) -> Iterator[Grade]:
+def toy_grader(_records: Records, _time_limit: float) -> Iterator[Grader]:
     """An answer is right if it holds the letters of the reference."""
 
     def grade(
-        references: Sequence[str], texts: Sequence[str], problems: Sequence[str]
-    ) -> list[Grading]:
+        problems: Sequence[str], references: Sequence[str], texts: Sequence[str]
+    ) -> list[Grade]:
         assert len(references) == len(texts) == len(problems)
-        return [Grading(r in t, True) for r, t in zip(references, texts, strict=True)]
+        return [Grade(r, r in t, True) for r, t in zip(references, texts, strict=True)]
 
     yield grade
 

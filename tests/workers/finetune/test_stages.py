@@ -40,7 +40,7 @@ Make = Callable[..., PosttrainWork]
 
 @pytest.fixture(autouse=True)
 def _toy_grader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rlvr, "grader", toy_grader)
+    monkeypatch.setattr("workers.finetune.stages.grader", toy_grader)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_stage_leaves_checkpoints_and_a_row_of_every_step(
     assert rows_table("posttrain", rows).num_rows == 4
     for row in rows:
         assert set(row) == {
-            *("step", "stage", "method", "data", "seed", "training_step"),
+            *("method", "data", "seed", "training_step"),
             *COMMON,
             *OWN[method],
         }
