@@ -28,7 +28,7 @@ from jobs.posttrain_work import PosttrainWork
 from jobs.sources import TOKENIZER_FILES
 from workers import artifacts
 from workers.artifacts import Files
-from workers.finetune import chats
+from workers.finetune import chats, rlvr
 from workers.finetune.trainers import trainer_of
 from workers.grade import grader
 from workers.hub import load_checkpoint

@@ -13,8 +13,8 @@ from jobs.posttrain_work import FileRecords, PosttrainWork, Records
 from jobs.sources import TextFiles
 from tests.workers.models import silent
 from workers.artifacts import SharedFiles
-from workers.grade import Grade, Grader
 from workers.finetune.stages import run_stage
+from workers.grade import Grade, Grader
 from workers.measure import Rows
 
 WORDS = ("river", "stone", "bird", "light", "winter", "road", "house", "small")

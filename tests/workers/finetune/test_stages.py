@@ -24,7 +24,7 @@ from tests.workers.finetune.staging import (
     stage_work,
     toy_grader,
 )
-from workers.finetune import rlvr, stages
+from workers.finetune import stages
 from workers.hub import load_checkpoint
 from workers.measure import Rows
 
