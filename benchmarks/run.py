@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import executors, ledger, planning, prefetch, toy
+from benchmarks import executors, ledger, planning, prefetch, sampling, toy
 from benchmarks.finetuning import finetuning_sides
 from benchmarks.limits import Figure
 from benchmarks.measurements import Sides, forward_sides, overlap_sides, standard_error_sides
@@ -34,6 +34,7 @@ _LIMITS: Mapping[str, Callable[[], list[Figure]]] = {
     "executors": executors.figures,
     "prefetch": prefetch.figures,
     "toy": toy.figures,
+    "sampling": sampling.figures,
 }
 
 
