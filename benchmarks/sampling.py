@@ -13,9 +13,10 @@ from typing import Any
 from benchmarks.limits import Figure, alone
 from jobs.cells import Cell, Checkpoint
 from jobs.events import Event, Failed
+from jobs.pico_spec import PicoModel, PicoSuite
 from jobs.posttrain_work import PicoRecords, SampleWork, Sampling
 from jobs.sources import Produced
-from jobs.study import load_study
+from jobs.spec import Study
 from jobs.work import CorpusWork, PretrainWork
 from orchestrator.plan import make_plan
 from workers import engines
@@ -25,7 +26,6 @@ from workers.sample import sample_checkpoint
 from workers.telling import Task
 from workers.threads import fixed_threads
 
-_STUDY = ('suites=[{kind="pico", models=[{name="pico-64", last_step=64}]}]',)
 _CHECKPOINTS = 8
 _ROUNDS = 5
 _SAMPLES, _PROBLEMS = 16, 128
@@ -88,7 +88,10 @@ def _measure() -> tuple[float, float, float]:
 
 def _trained(files: SharedFiles) -> tuple[str, list[Checkpoint]]:
     """Makes a corpus and trains a small model; returns the corpus and the last checkpoints."""
-    cells = make_plan(load_study("pico", _STUDY)).cells
+    study = Study(
+        name="sampling", suites=(PicoSuite(models=(PicoModel(name="pico-64", last_step=64),)),)
+    )
+    cells = make_plan(study).cells
     (made,) = (each for each in cells if isinstance(each.work, CorpusWork))
     (trained,) = (each for each in cells if isinstance(each.work, PretrainWork))
     for each in (made, trained):

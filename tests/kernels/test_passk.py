@@ -1,7 +1,7 @@
 """pass@k against counting, published values and slow bootstraps; crossings against sign changes."""
 
 import csv
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import comb, log, sqrt
 from pathlib import Path
 
@@ -151,7 +151,7 @@ def test_an_unsure_crossing_occurs_in_few_resamples() -> None:
     second += (first - second).mean(axis=0) - [-0.1, -0.01, 0.02]
     (found,) = crossovers((1, 4, 16), first, second, 0, 2000)
     drawn = bootstrap(first - second, 0, 2000)
-    slow = [any(a < 0 < b for a, b in zip(row[:-1], row[1:], strict=True)) for row in drawn]
+    slow = [any(a < 0 < b for a, b in pairwise(row)) for row in drawn]
     assert found.share == np.mean(slow)
     assert 0 < found.share < 1
     assert found.low <= found.k <= found.high

@@ -47,7 +47,7 @@ def observe(series: Path, folder: Path) -> dict[str, Any]:
         started.append(given.path)
         start(self, given, *arguments)
 
-    VllmEngine.__init__ = counting  # type: ignore[method-assign]
+    VllmEngine.__init__ = counting  # type: ignore[assignment,method-assign]
     model = AutoModelForCausalLM.from_pretrained(series / "step100").eval()
     ids = torch.tensor([PROMPT])
 
@@ -66,7 +66,7 @@ def observe(series: Path, folder: Path) -> dict[str, Any]:
         return [found[token].logprob for token, found in told]
 
     def sampled(step: str, first: int = 0, count: int = 6, **changes: Any) -> Any:
-        settings = {"engine": "vllm", "temperature": 1.5, "samples": 40, **changes}
+        settings = {"engine": "vllm", "temperature": 1.5, "samples": 12, **changes}
         results = folder / str(len(list(folder.iterdir())))
         results.mkdir()
         cell = sample_cell(series / step, records, first, count, **settings)
@@ -82,7 +82,7 @@ def observe(series: Path, folder: Path) -> dict[str, Any]:
     found["swapped"] = logprobs()
     found["parts"] = [row for first in (0, 2, 4) for row in sampled("step100", first, 2)]
     found["back"] = sampled("step0")
-    found["cold"] = sampled("step100", temperature=0.01, samples=4)
+    found["cold"] = sampled("step100", temperature=1e-4, samples=4)
     found["nucleus"] = sampled("step100", top_p=0.9), sampled("step100", 2, 2, top_p=0.9)
     found["starts"] = len(started)
     engines.let_go()
@@ -135,7 +135,7 @@ def test_samples_depend_on_their_problem_alone(observed: dict[str, Any]) -> None
 
 def test_samples_differ_and_have_the_model_s_own_tokens(observed: dict[str, Any]) -> None:
     rows = observed["rows"]["step100"]
-    assert all(len(set(row["texts"])) > 20 for row in rows)
+    assert all(len(set(row["texts"])) > 8 for row in rows)
     assert {length for row in rows for length in row["tokens_sampled"]} <= set(range(7))
     # All but greedy: both samples of a problem are the same then.
     assert all(len(set(row["texts"])) == 1 for row in observed["cold"])
@@ -143,7 +143,7 @@ def test_samples_differ_and_have_the_model_s_own_tokens(observed: dict[str, Any]
 
 def test_a_model_that_vllm_refuses_is_told_with_the_reason(observed: dict[str, Any]) -> None:
     ((cause, message, remedy),) = observed["refused"]
-    assert cause == "data"
+    assert cause == "data", message
     assert "vLLM refuses" in message
     assert "16" in message
     assert remedy == 'set passk.engine = "transformers"'
