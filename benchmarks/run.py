@@ -14,7 +14,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+<<<<<<< HEAD
 from benchmarks import executors, ledger, planning, prefetch, probe, toy
+=======
+from benchmarks import executors, ledger, planning, prefetch, sampling, toy
+>>>>>>> sampling
 from benchmarks.finetuning import finetuning_sides
 from benchmarks.limits import Figure
 from benchmarks.measurements import Sides, forward_sides, overlap_sides, standard_error_sides
@@ -35,6 +39,7 @@ _LIMITS: Mapping[str, Callable[[], list[Figure]]] = {
     "prefetch": prefetch.figures,
     "probe": probe.figures,
     "toy": toy.figures,
+    "sampling": sampling.figures,
 }
 
 

@@ -4,6 +4,8 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from jobs.cells import Cell
@@ -13,8 +15,13 @@ from jobs.posttrain_work import PassKWork, Records, SampleWork
 from workers import artifacts
 from workers.artifacts import Files
 from workers.engines import Asked, ModelFolder, holding, read_folder
+<<<<<<< HEAD
 from workers.generate import text_after
 from workers.grade import Grade, grader
+=======
+from workers.generate import continued_text
+from workers.grade import Grade, Grader, grader
+>>>>>>> sampling
 from workers.kernels import passk
 from workers.measure import Rows
 from workers.problems import Problem, has_template, load_problems, problem_ids
@@ -23,8 +30,18 @@ from workers.weight_files import are_pickled
 
 _ROWS, _COUNTS = "rows.json", "counts.json"
 
-_Problems = dict[Records, tuple[list[Problem], list[list[int]]]]
-"""Problems of the records that were read already, and the tokens of their prompts."""
+
+@dataclass(frozen=True)
+class _Problems:
+    """Problems, the tokens of their prompts, and what grades answers to them."""
+
+    problems: list[Problem]
+    ids: list[list[int]]
+    grade: Grader
+
+
+_Known = dict[tuple[Records, float], _Problems]
+"""What was read already, by the records and the time limit; it is shared by runs of problems."""
 
 
 def sample_checkpoint(task: Task, files: Files, report: Report) -> None:
@@ -65,13 +82,14 @@ def _sample(cells: Sequence[Cell], task: Task, files: Files, report: Report, clo
         reporting_failure(cells, report),
         artifacts.held(files, checkpoint.source, fetched) as weights,
         artifacts.held(files, checkpoint.tokenizer, fetched) as tokenizer,
+        ExitStack() as stack,
     ):
         folder = read_folder(weights, tokenizer, checkpoint.digest, are_pickled(checkpoint.source))
-        known: _Problems = {}
+        known: _Known = {}
         for cell in cells:
             with reporting_failure([cell], report):
                 report(Started(cell.id))
-                _sample_one(cell, folder, known, task.device, files, report)
+                _sample_one(cell, folder, known, stack, task.device, files, report)
                 rows = _published(files, cell.id)
                 report(finished(cell, {cell.work.table: rows}, task, clock.lap()))
 
@@ -79,7 +97,8 @@ def _sample(cells: Sequence[Cell], task: Task, files: Files, report: Report, clo
 def _sample_one(
     cell: Cell,
     folder: ModelFolder,
-    known: _Problems,
+    known: _Known,
+    stack: ExitStack,
     device: str,
     files: Files,
     report: Report,
@@ -90,7 +109,8 @@ def _sample_one(
     """
     work = cell.work
     assert isinstance(work, SampleWork)
-    problems, ids = _problems(work.records, files, folder, known)
+    read = _read(work, files, folder, known, stack)
+    problems, ids = read.problems, read.ids
     places = range(work.first, min(work.first + work.count, len(problems)))
     if not places:
         raise DataError(
@@ -105,20 +125,19 @@ def _sample_one(
     def progress(done: int, total: int) -> None:
         report(Progress(cell.id, done * work.sampling.samples, total * work.sampling.samples))
 
-    with grader(work.records, work.sampling.time_limit) as grade:
-        with holding(folder, work.sampling, device, length) as engine:
-            name, sampled = engine.name, engine.sample(asked, work.sampling, progress)
-        texts = [
-            _texts(folder.tokenizer, each.ids, tokens)
-            for each, tokens in zip(asked, sampled, strict=True)
-        ]
-        # All at once, so that one that is slow to grade holds up no other.
-        chosen = [problems[place] for place in places for _ in range(work.sampling.samples)]
-        grades = grade(
-            [problem.prompt for problem in chosen],
-            [problem.reference for problem in chosen],
-            [text for of_problem in texts for text in of_problem],
-        )
+    with holding(folder, work.sampling, device, length) as engine:
+        name, sampled = engine.name, engine.sample(asked, work.sampling, progress)
+    texts = [
+        _texts(folder.tokenizer, each.ids, tokens)
+        for each, tokens in zip(asked, sampled, strict=True)
+    ]
+    # All at once, so that one that is slow to grade holds up no other.
+    chosen = [problems[place] for place in places for _ in range(work.sampling.samples)]
+    grades = read.grade(
+        [problem.prompt for problem in chosen],
+        [problem.reference for problem in chosen],
+        [text for of_problem in texts for text in of_problem],
+    )
     rows = [
         _row(
             work,
@@ -136,17 +155,19 @@ def _sample_one(
         (made / _COUNTS).write_text(json.dumps(_counts(rows)))
 
 
-def _problems(
-    records: Records, files: Files, folder: ModelFolder, known: _Problems
-) -> tuple[list[Problem], list[list[int]]]:
-    if records not in known:
+def _read(
+    work: SampleWork, files: Files, folder: ModelFolder, known: _Known, stack: ExitStack
+) -> _Problems:
+    """Returns the problems of a cell, and what grades them until the stack is closed."""
+    records, limit = work.records, work.sampling.time_limit
+    if (records, limit) not in known:
         problems = load_problems(records, files, folder.tokenizer)
         template = has_template(records, folder.tokenizer)
-        known[records] = (
-            problems,
-            [problem_ids(problem, template, folder.tokenizer) for problem in problems],
+        ids = [problem_ids(problem, template, folder.tokenizer) for problem in problems]
+        known[records, limit] = _Problems(
+            problems, ids, stack.enter_context(grader(records, limit))
         )
-    return known[records]
+    return known[records, limit]
 
 
 def _texts(tokenizer: Any, prompt: list[int], sampled: Sequence[list[int]]) -> list[str]:

@@ -50,8 +50,9 @@ class VllmEngine:
         with _undisturbed(sampling.threads):
             vllm = _imported()
         self.name = f"vllm {vllm.__version__}"
-        self.starts = _key(folder, sampling, device)
+        self._key = _key(folder, sampling, device)
         self._folder, self._length = folder, length
+        self.llm: Any = None
         try:
             with _undisturbed(sampling.threads):
                 self.llm = vllm.LLM(
@@ -69,8 +70,14 @@ class VllmEngine:
                     use_tqdm_on_load=False,
                     seed=0,
                 )
+                # Some kernels say only when they run that they don't know the model's shape.
+                self.llm.generate(
+                    [{"prompt_token_ids": [0]}],
+                    vllm.SamplingParams(max_tokens=1, detokenize=False),
+                    use_tqdm=False,
+                )
         except Exception as error:  # Every architecture refuses in its own way.
-            _clean_up()
+            self.stop()
             if is_out_of_memory(error):
                 raise
             raise DataError(
@@ -81,7 +88,7 @@ class VllmEngine:
         """Returns whether it can hold a checkpoint's weights and texts of a length."""
         return (
             sampling.engine == "vllm"
-            and self.starts == _key(folder, sampling, device)
+            and self._key == _key(folder, sampling, device)
             and (length <= self._length or self._length == folder.context)
         )
 
@@ -122,8 +129,9 @@ class VllmEngine:
 
     def stop(self) -> None:
         """Shuts the engine down."""
-        self.llm.llm_engine.engine_core.shutdown()
-        del self.llm
+        if self.llm is not None:
+            self.llm.llm_engine.engine_core.shutdown()
+            self.llm = None
         _clean_up()
 
     def _settings(self, problem: Asked, sampling: Sampling) -> Any:

@@ -95,8 +95,8 @@ def test_parameters_are_part_of_an_id(work: Any, change: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("field", ["repository", "config", "split", "commit", "limit"])
 def test_all_of_a_dataset_on_the_hub_counts(field: str) -> None:
-    new = 7 if field == "limit" else "another"
-    assert _id(replace(POSTTRAIN, records=replace(HUB, **{field: new}))) != (
+    new: dict[str, Any] = {field: 7 if field == "limit" else "another"}
+    assert _id(replace(POSTTRAIN, records=replace(HUB, **new))) != (
         _id(replace(POSTTRAIN, records=HUB))
     )
 

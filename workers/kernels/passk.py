@@ -31,7 +31,7 @@ def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> Array:
     right = np.atleast_1d(np.asarray(c, dtype=np.int64))
     samples = np.broadcast_to(np.asarray(n, dtype=np.int64), right.shape)
     if k < 1 or np.any(samples < k):
-        raise ValueError(f"pass@{k} needs 1 ≤ k ≤ n, and n is {samples.min(initial=0)}")
+        raise ValueError(f"pass@{k} needs 1 ≤ k ≤ n, and n is {min(samples.tolist(), default=0)}")
     if np.any(right < 0) or np.any(right > samples):
         raise ValueError(f"of n samples, 0 … n can be right, not {right.min()} … {right.max()}")
     return np.array(

@@ -1,0 +1,151 @@
+"""Sampling from checkpoints one after another, beside vLLM alone and an engine for each of them."""
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.limits import Figure, alone
+from jobs.cells import Cell, Checkpoint
+from jobs.events import Event, Failed
+from jobs.pico_spec import PicoModel, PicoSuite
+from jobs.posttrain_work import PicoRecords, SampleWork, Sampling
+from jobs.sources import Produced
+from jobs.spec import Study
+from jobs.work import CorpusWork, PretrainWork
+from orchestrator.plan import make_plan
+from workers import engines
+from workers.artifacts import SharedFiles, locate
+from workers.run import run_task
+from workers.sample import sample_checkpoint
+from workers.telling import Task
+from workers.threads import fixed_threads
+
+_CHECKPOINTS = 8
+_ROUNDS = 5
+_SAMPLES, _PROBLEMS = 16, 128
+_FEW = 16
+"""Problems of the comparison with engines that are started anew."""
+
+
+def figures() -> list[Figure]:
+    """Shares of the time that vLLM's own generation takes, and of engines that serve once."""
+    share, swapped, anew = alone(_measure)
+    return [
+        Figure(
+            f"LLM.generate of {_PROBLEMS} × {_SAMPLES} answers, over the whole of a sample cell",
+            share,
+            "×",
+            "≥ 0.95",
+        ),
+        Figure(f"{_CHECKPOINTS} checkpoints of {_FEW} problems from one engine", swapped, "s"),
+        Figure("a new engine for each, over that", anew / swapped, "×", "≥ 5"),
+    ]
+
+
+def _measure() -> tuple[float, float, float]:
+    with ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="eigentrace-bench-")))
+        stack.callback(engines.let_go)
+        files = SharedFiles(root)
+        corpus, checkpoints = _trained(files)
+
+        def cell(checkpoint: Checkpoint, problems: int) -> Cell:
+            records = PicoRecords("sums", corpus, "heldout_problems", problems)
+            sampling = Sampling(_SAMPLES, 1.0, 1.0, 16, 0, "vllm", 1, 5.0, "float32")
+            return Cell(SampleWork(records, 0, problems, sampling), (), checkpoint)
+
+        def sample(asked: Cell) -> None:
+            shutil.rmtree(root / "artifacts" / asked.id, ignore_errors=True)
+            sample_checkpoint(Task((asked,), "cpu", 1, 32), files, _report)
+
+        last = cell(checkpoints[-1], _PROBLEMS)
+        sample(last)
+        plain = _plain(files, corpus, checkpoints[-1])
+        plain()
+        rounds = [(_took(lambda: sample(last)), _took(plain)) for _ in range(_ROUNDS)]
+        share = median(bare / ours for ours, bare in rounds)
+        few = [cell(checkpoint, _FEW) for checkpoint in checkpoints]
+
+        def one_for_all() -> None:
+            engines.let_go()
+            for each in few:
+                sample(each)
+
+        def one_for_each() -> None:
+            for each in few:
+                engines.let_go()
+                sample(each)
+
+        one_for_all()
+        return share, _took(one_for_all), _took(one_for_each)
+
+
+def _trained(files: SharedFiles) -> tuple[str, list[Checkpoint]]:
+    """Makes a corpus and trains a small model; returns the corpus and the last checkpoints."""
+    study = Study(
+        name="sampling", suites=(PicoSuite(models=(PicoModel(name="pico-64", last_step=64),)),)
+    )
+    cells = make_plan(study).cells
+    (made,) = (each for each in cells if isinstance(each.work, CorpusWork))
+    (trained,) = (each for each in cells if isinstance(each.work, PretrainWork))
+    for each in (made, trained):
+        run_task(Task((each,), "cpu", 1, 32), files, _report)
+    steps = sorted(
+        (path.name for path in (files.artifact(trained.id) or Path()).glob("step*")),
+        key=lambda name: int(name.removeprefix("step")),
+    )
+    assert len(steps) >= _CHECKPOINTS
+    sources = [Produced(trained.id, step) for step in steps[-_CHECKPOINTS:]]
+    return made.id, [
+        Checkpoint("pico", "pico-64", each.folder, None, None, "pretrain", each, each)
+        for each in sources
+    ]
+
+
+def _plain(files: SharedFiles, corpus: str, checkpoint: Checkpoint) -> Callable[[], object]:
+    """Returns what samples by LLM.generate alone, which gives texts, but no verdicts and files."""
+    from transformers import AutoTokenizer
+    from vllm import SamplingParams
+
+    from workers.vllm_engine import VllmEngine
+
+    (engine,) = engines._held
+    assert isinstance(engine, VllmEngine)
+    folder = locate(files, checkpoint.source)  # type: ignore[arg-type]
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    lines = (locate(files, Produced(corpus, "arithmetic_heldout.jsonl"))).read_text().splitlines()
+    ids = [tokenizer(json.loads(line)["problem"])["input_ids"] for line in lines[:_PROBLEMS]]
+    settings = [
+        SamplingParams(
+            n=_SAMPLES,
+            seed=place,
+            max_tokens=16,
+            detokenize=False,
+            stop_token_ids=[tokenizer.eos_token_id],
+        )
+        for place in range(len(ids))
+    ]
+    prompts = [{"prompt_token_ids": each} for each in ids]
+
+    def plain() -> None:
+        with fixed_threads(1):
+            engine.llm.generate(prompts, settings, use_tqdm=False)
+
+    return plain
+
+
+def _took(side: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    side()
+    return time.perf_counter() - started
+
+
+def _report(event: Event) -> None:
+    if isinstance(event, Failed):
+        raise RuntimeError(event.message)
