@@ -14,11 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-<<<<<<< HEAD
-from benchmarks import executors, ledger, planning, prefetch, probe, toy
-=======
-from benchmarks import executors, ledger, planning, prefetch, sampling, toy
->>>>>>> sampling
+from benchmarks import executors, ledger, planning, prefetch, probe, sampling, toy
 from benchmarks.finetuning import finetuning_sides
 from benchmarks.limits import Figure
 from benchmarks.measurements import Sides, forward_sides, overlap_sides, standard_error_sides

@@ -15,13 +15,8 @@ from jobs.posttrain_work import PassKWork, Records, SampleWork
 from workers import artifacts
 from workers.artifacts import Files
 from workers.engines import Asked, ModelFolder, holding, read_folder
-<<<<<<< HEAD
 from workers.generate import text_after
-from workers.grade import Grade, grader
-=======
-from workers.generate import continued_text
 from workers.grade import Grade, Grader, grader
->>>>>>> sampling
 from workers.kernels import passk
 from workers.measure import Rows
 from workers.problems import Problem, has_template, load_problems, problem_ids
