@@ -95,7 +95,7 @@ class GeometryProbe(TrainerCallback):
         stage: Stage | None = None,
         dataset: str = "probe",
         sequences: int = 256,
-        sequence_length: int = 12,
+        sequence_length: int = 10,
         overlaps: When = "ends",
         tokenizer: Any = None,
     ) -> None:
