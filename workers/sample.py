@@ -248,7 +248,8 @@ def passk_rows(work: PassKWork, files: Files) -> Rows:
     guessed = passk.guessing(
         [pooled[normalized(answer)] / sum(n) for _, answer in problems], work.k
     )
-    found = passk.means(passk.curves(n, correct, work.k), counts[0]["seed"])
+    of_problems = passk.curves(n, correct, work.k)
+    found = passk.means(of_problems, counts[0]["seed"])
     return [
         {
             "problems": work.problems,
@@ -261,6 +262,7 @@ def passk_rows(work: PassKWork, files: Files) -> Rows:
             "n_problems": len(n),
             "n_samples": min(n),
             "well_formed": sum(part["well_formed"] for part in counts) / sum(n),
+            "problem_pass_at_k": of_problems[:, place].tolist(),
             "correct_counts": correct,
             **{name: counts[0][name] for name in ("temperature", "top_p", "engine")},
             "template_fingerprint": fingerprint(problems),

@@ -1,8 +1,8 @@
 """pass@k against counting, published values and slow bootstraps; crossings against sign changes."""
 
 import csv
-from itertools import combinations, pairwise
-from math import comb, log, sqrt
+from itertools import combinations
+from math import comb, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.kernels.passk import bootstrap, crossovers, curves, guessing, means, pass_at_k
+from workers.kernels.passk import bootstrap, curves, guessing, means, pass_at_k
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "published"
 needs_data = pytest.mark.skipif(
@@ -120,43 +120,3 @@ def test_a_paired_difference_is_narrower_than_its_parts() -> None:
     difference = means(first + 0.01 - first, 0)
     assert difference.low[0] == pytest.approx(0.01)
     assert difference.high[0] == pytest.approx(0.01)
-
-
-def test_a_crossing_is_interpolated_in_log_k() -> None:
-    k = (1, 2, 4, 8)
-    first = np.tile([0.4, 0.4, 0.5, 0.9], (20, 1))
-    second = np.tile([0.1, 0.3, 0.8, 0.9], (20, 1))
-    (found,) = crossovers(k, first, second, 0, 200)
-    # + 0.1 at 2 and − 0.3 at 4.
-    assert log(found.k) == pytest.approx(log(2) + 0.25 * log(2))
-    assert (found.rises, found.share) == (False, 1.0)
-    assert found.low == pytest.approx(found.k)
-    assert found.high == pytest.approx(found.k)
-    (other,) = crossovers(k, second, first, 0, 200)
-    assert other.rises
-    assert other.k == pytest.approx(found.k)
-
-
-def test_curves_that_only_meet_do_not_cross() -> None:
-    first, second = np.tile([0.5, 0.7, 1.0], (5, 1)), np.tile([0.2, 0.7, 1.0], (5, 1))
-    assert crossovers((1, 2, 4), first, second, 0, 100) == []
-    (found,) = crossovers((1, 2, 4), second, np.tile([0.5, 0.7, 0.9], (5, 1)), 0, 100)
-    assert found.k == pytest.approx(2)
-
-
-def test_an_unsure_crossing_occurs_in_few_resamples() -> None:
-    generator = np.random.default_rng(6)
-    first = generator.normal([0.5, 0.5, 0.5], 0.3, (25, 3))
-    second = generator.normal([0.6, 0.55, 0.5], 0.3, (25, 3))
-    second += (first - second).mean(axis=0) - [-0.1, -0.01, 0.02]
-    (found,) = crossovers((1, 4, 16), first, second, 0, 2000)
-    drawn = bootstrap(first - second, 0, 2000)
-    slow = [any(a < 0 < b for a, b in pairwise(row)) for row in drawn]
-    assert found.share == np.mean(slow)
-    assert 0 < found.share < 1
-    assert found.low <= found.k <= found.high
-
-
-def test_curves_of_other_problems_are_refused() -> None:
-    with pytest.raises(ValueError, match="same problems"):
-        crossovers((1, 2), np.zeros((3, 2)), np.zeros((4, 2)), 0)
