@@ -42,7 +42,8 @@ def figures() -> list[Figure]:
     share, swapped, anew = alone(_measure)
     return [
         Figure(
-            f"LLM.generate and decoding, {_PROBLEMS} × {_SAMPLES} answers, over the whole of a sample cell",
+            f"LLM.generate and decoding, {_PROBLEMS} × {_SAMPLES} answers, over the whole of a "
+            "sample cell",
             share,
             "×",
             "≥ 0.95",

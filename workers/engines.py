@@ -21,6 +21,8 @@ from workers.weights import read_weights
 
 # Lengths are rounded up to these, so that another set of problems seldom needs another engine.
 _LENGTH_STEP = 128
+# vLLM takes this one instead of any lower one, and tells it in a log alone.
+_LEAST_TEMPERATURE = 0.01
 # What a config.json says of where it comes from.
 _NAMES = {"_name_or_path", "architectures", "transformers_version", "auto_map", "dtype"}
 _NAMES |= {"torch_dtype"}
@@ -120,8 +122,14 @@ def holding(folder: ModelFolder, sampling: Sampling, device: str, length: int) -
         length: Tokens of the longest prompt and of its answer.
 
     Raises:
-        DataError: An engine that isn't installed, or refuses the model.
+        DataError: An engine that isn't installed, or refuses the model or the temperature.
     """
+    if sampling.engine == "vllm" and sampling.temperature < _LEAST_TEMPERATURE:
+        raise DataError(
+            f"vLLM samples at {_LEAST_TEMPERATURE} where temperature is below "
+            f"{_LEAST_TEMPERATURE}, as {sampling.temperature} is",
+            'raise passk.temperature, or set passk.engine = "transformers"',
+        )
     engine = _held.pop() if _held else None
     if engine is not None and not engine.fits(folder, sampling, device, length):
         engine.stop()

@@ -174,6 +174,12 @@ def test_without_vllm_the_remedy_is_the_other_engine(
     assert 'passk.engine = "transformers"' in failed.remedy
 
 
+def test_a_temperature_that_vllm_would_raise_is_refused(step: Path, tmp_path: Path) -> None:
+    cell = sample_cell(step, records_of(tmp_path), engine="vllm", temperature=1e-3)
+    (failed,) = kinds(run_cells([cell], tmp_path), Failed)
+    assert "below 0.01" in failed.message
+
+
 def test_other_work_lets_the_engine_go(
     step: Path, tmp_path: Path, cells: list[Cell], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,7 +82,6 @@ def observe(series: Path, folder: Path) -> dict[str, Any]:
     found["swapped"] = logprobs()
     found["parts"] = [row for first in (0, 2, 4) for row in sampled("step100", first, 2)]
     found["back"] = sampled("step0")
-    found["cold"] = sampled("step100", temperature=1e-4, samples=4)
     found["nucleus"] = sampled("step100", top_p=0.9), sampled("step100", 2, 2, top_p=0.9)
     found["starts"] = len(started)
     engines.let_go()
@@ -137,8 +136,6 @@ def test_samples_differ_and_have_the_model_s_own_tokens(observed: dict[str, Any]
     rows = observed["rows"]["step100"]
     assert all(len(set(row["texts"])) > 8 for row in rows)
     assert {length for row in rows for length in row["tokens_sampled"]} <= set(range(7))
-    # All but greedy: both samples of a problem are the same then.
-    assert all(len(set(row["texts"])) == 1 for row in observed["cold"])
 
 
 def test_a_model_that_vllm_refuses_is_told_with_the_reason(observed: dict[str, Any]) -> None:
