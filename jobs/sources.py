@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 TOKENIZER_FILES = (
     "added_tokens.json",
+    "chat_template.jinja",
     "merges.txt",
     "special_tokens_map.json",
     "tokenizer.json",

@@ -143,7 +143,7 @@ def run_stage(
             _plain(trained, config.dtype).save_pretrained(target)
             config.save_pretrained(target)
             _copy(weights, target, ("generation_config.json",))
-            _copy(tokenizer, target, (*TOKENIZER_FILES, _TEMPLATE))
+            _copy(tokenizer, target, TOKENIZER_FILES)
             if words.chat_template and not had_template:
                 (target / _TEMPLATE).write_text(chats.CHAT_TEMPLATE, encoding="utf-8")
 
