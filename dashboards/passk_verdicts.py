@@ -149,6 +149,9 @@ def _beyond(found: Comparison, claim: str) -> Verdict:
         return Verdict(claim, MISSING, f"{_where(found)}: the guessing curves aren't known.")
     guessed = _means(pairs)
     lead, by = negative(over_problems(found, -1)), guessed[0] - guessed[1]
+    if lead.mean <= 0:
+        told = f"{_where(found)}: at k = {found.pooled.k[-1]} it isn't ahead: {number(lead.mean)}"
+        return Verdict(claim, FAILS, f"{told}{interval(lead.low, lead.high)}.")
     excess = shifted(lead, by)
     each = [
         -float(seed.difference[-1]) - (first - second)

@@ -188,6 +188,13 @@ def test_few_problems_decide_nothing(results: Path) -> None:
         assert "5 problems, too few to decide" in told[claim].sentence
 
 
+def test_who_is_behind_has_no_lead_to_exceed_guessing(results: Path) -> None:
+    scenarios.write_chain(results, FLAT, passk=ends((0.5, 0.7, 0.9, 0.95)))
+    told = judged(results)[BEYOND]
+    assert told.outcome == FAILS
+    assert "it isn't ahead: −" in told.sentence
+
+
 @pytest.mark.parametrize(
     ("before", "after", "outcome"),
     [(0.05, 0.05, HOLDS), (0.30, 0.02, FAILS), (0.243, 0.05, OPEN), (None, None, MISSING)],
