@@ -44,6 +44,7 @@ class Posttrained:
         losses: Rows of held-out losses by checkpoint and task.
         sampled: Rows of `passk` by checkpoint, setting and k.
         influences: Influences of each sequence, by the metric.
+        winrates: Rows of `winrates`.
     """
 
     chains: tuple[Chain, ...]
@@ -52,6 +53,7 @@ class Posttrained:
     losses: dict[Key, dict[str, Row]]
     sampled: dict[Key, dict[Setting, dict[int, Row]]]
     influences: dict[str, Influences]
+    winrates: tuple[Row, ...] = ()
 
     def change(self, earlier: Row, later: Row, metric: str) -> Difference:
         """Compares `rankme` or `alpha_req` of two rows of `geometry`, paired where it can be."""
@@ -84,14 +86,15 @@ def read_posttrained(measured: Measured) -> Posttrained | None:
         measured: The rows of the report.
 
     Returns:
-        All of it; None where there are no rows of `posttrain` and none of `passk`.
+        All of it; None where there are no rows of `posttrain`, `passk` or `winrates`.
 
     Raises:
         StoreError: The place cannot be read.
     """
     log: list[Row] = query.load("posttrain", measured.results).to_pylist()
     passk: list[Row] = query.load("passk", measured.results).to_pylist()
-    if not log and not passk:
+    winrates: list[Row] = query.load("winrates", measured.results).to_pylist()
+    if not (log or passk or winrates):
         return None
     geometry: dict[Key, dict[Text, Row]] = defaultdict(dict)
     for row in last_layer(measured):
@@ -125,6 +128,7 @@ def read_posttrained(measured: Measured) -> Posttrained | None:
         dict(losses),
         {key: dict(found) for key, found in sampled.items()},
         _influences(measured, cells),
+        tuple(winrates),
     )
 
 

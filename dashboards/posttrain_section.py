@@ -32,6 +32,7 @@ def posttrain_section(found: Posttrained) -> Section:
         _differences(compared),
         _crossovers(compared),
         _refused(refused),
+        _winrates(found.winrates),
     ]
     return Section(CRITERIA, verdicts(found, compared, refused), [t for t in made if t.rows])
 
@@ -188,6 +189,39 @@ def _crossovers(compared: Sequence[Comparison]) -> Table:
             ("Crossover k", text("at")),
             ("95 % interval", text("ends")),
             ("Share of draws", text("share")),
+        ),
+    )
+
+
+def _winrates(rows: Sequence[Row]) -> Table:
+    def started(suite: str, model: str, step: str) -> Cell:
+        def shown(row: Row) -> str:
+            begun = "" if row[step] is None else f", from step {row[step]:,}"
+            return f"{row[suite]}/{row[model]}{begun}"
+
+        return shown
+
+    def controlled(row: Row) -> str:
+        value = row["length_controlled"]
+        return f"none: {row['length_controlled_reason']}" if value is None else f"{value:.1f} %"
+
+    return _table(
+        "winrates",
+        "Whose answers are preferred",
+        "How often the judge prefers the answers of the first to those of the baseline, in both "
+        "orders; 50 % if it has no preference. ± one standard error over the instructions.",
+        rows,
+        (
+            ("Answers of", started("suite", "model", "start_step")),
+            ("Stage", text("stage")),
+            ("Baseline", started("baseline_suite", "baseline_model", "baseline_start_step")),
+            ("Instructions", text("instructions")),
+            ("Judge", text("judge")),
+            ("Number", text("n")),
+            ("Without a preference", text("n_null")),
+            ("Win rate, %", lambda row: with_error(row["win_rate"], row["stderr"])),
+            ("At equal lengths", controlled),
+            ("The first is preferred, %", shown_plain("first_rate")),
         ),
     )
 

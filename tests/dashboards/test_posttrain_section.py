@@ -219,3 +219,22 @@ def test_the_page_shows_the_section_and_is_the_same_twice(whole: Path, tmp_path:
 def test_without_rows_the_page_has_no_section(results: Path) -> None:
     synthetic.trajectory(results, (43.0, 10.0, 44.0), steps=(0, 32, 512))
     assert "posttraining" not in Path(render(results, "test")).read_text(encoding="utf-8")
+
+
+def test_win_rates_are_told_with_their_judge(results: Path) -> None:
+    at = scenarios.checkpoint("sft", 8)
+    row = {
+        **at,
+        **{"cell_id": "w" * 64, "row": 0, "comparison": "pair", "instructions": "asked"},
+        **{"start_step": 10, "baseline_suite": "base", "baseline_model": "m"},
+        **{"baseline_revision": "sft-step8", "baseline_start_step": None, "judge": "somebody"},
+        **{"judge_kind": "endpoint", "win_rate": 61.25, "stderr": 2.5, "n": 80, "n_null": 3},
+        **{"first_rate": 55.0, "length_controlled_reason": "no difficulties"},
+    }
+    synthetic.write(results, "winrates", [row])
+    ((*told,),) = cells(posttrain_section(known(results)), "winrates")
+    assert told[0] == f"{at['suite']}/{at['model']}, from step 10"
+    assert told[2] == "base/m"
+    assert told[4:7] == ["somebody", "80", "3"]
+    assert told[7].startswith("61.")
+    assert told[8] == "none: no difficulties"

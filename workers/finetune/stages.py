@@ -114,7 +114,7 @@ def run_stage(
         report: Called with (steps done, all steps).
 
     Returns:
-        One row per optimizer step: `step` and `stage`, and the own columns of table `posttrain`.
+        One row per optimizer step: the own columns of table `posttrain`.
 
     Raises:
         DataError: A checkpoint, a tokenizer or records that cannot be used.
