@@ -84,7 +84,11 @@ COLUMNS = (
     ),
     Column("spearman", REAL, "Spearman's rank correlation, ties at their mean rank"),
     Column("spearman_pvalue", REAL, "its p, likewise"),
-    Column("partial_given_log_step", REAL, "Pearson r with log_step constant; null for log_step"),
+    Column(
+        "partial_given_log_step",
+        REAL,
+        "Pearson r with log_step constant; null for log_step, and below 4 checkpoints",
+    ),
     Column("partial_low", REAL, "lower end of its 95 % interval by Fisher's z; null below n = 5"),
     Column("partial_high", REAL, "upper end"),
     Column("differences_pearson", REAL, "Pearson r of first differences in step order"),
@@ -152,7 +156,10 @@ def correlate(
     ranked = _pvalues([statistics.ranks(x) for x in series], statistics.ranks(y), n, ranked=True)
     rows = []
     for x, (r, pvalue), (rho, rank_pvalue) in zip(series, straight, ranked, strict=True):
-        left = statistics.partial(r, statistics.pearson(x, log_step), y_step)
+        # Of three points, whatever they are, the residuals of a line correlate perfectly.
+        left = (
+            statistics.partial(r, statistics.pearson(x, log_step), y_step) if n > FEWEST else None
+        )
         x_trend = statistics.spearman(x, step)
         low, high = statistics.fisher_interval(r, n)
         partial_low, partial_high = statistics.fisher_interval(left, n, controlled=1)

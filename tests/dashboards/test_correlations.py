@@ -208,3 +208,13 @@ def test_the_table_is_defined_and_empty_without_trials(results: Path) -> None:
     assert all(field.metadata[b"definition"] for field in SCHEMA)
     assert load("correlations", results, columns=["n"]).column_names == ["n"]
     assert correlations(results).num_rows == 0
+
+
+def test_three_checkpoints_leave_nothing_beside_the_step(results: Path) -> None:
+    heads(results)
+    for step, gain in zip(STEPS[:3], (0.3, 0.1, 0.5), strict=True):
+        finetune(results, step, 0, gain)
+    found = {row["predictor"]: row for row in rows_of(results, outcome="net_gain")}
+    assert found["norm_cv"]["n"] == 3
+    assert found["norm_cv"]["pearson"] is not None
+    assert found["norm_cv"]["partial_given_log_step"] is None
