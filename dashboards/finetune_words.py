@@ -8,7 +8,8 @@ from dashboards.correlation_statistics import Estimate
 
 def number(value: float | None, digits: int = 3) -> str:
     """Formats a number to some significant digits, with its sign; a dash where there is none."""
-    return "–" if value is None else f"{value:+.{digits}g}".replace("-", "−")
+    # Without the sign that a zero may have.
+    return "–" if value is None else f"{value + 0.0:+.{digits}g}".replace("-", "−")
 
 
 def size(value: float | None) -> str:

@@ -195,6 +195,14 @@ def test_who_is_behind_has_no_lead_to_exceed_guessing(results: Path) -> None:
     assert "it isn't ahead: −" in told.sentence
 
 
+def test_equals_have_no_lead_either(results: Path) -> None:
+    scenarios.write_chain(results, FLAT, passk=ends(EVEN))
+    scenarios.write_passk(results, scenarios.checkpoint("rlvr", 10, taken=20), EVEN)
+    told = judged(results)[BEYOND]
+    assert told.outcome == FAILS
+    assert "it isn't ahead: +0 [+0, +0]" in told.sentence
+
+
 @pytest.mark.parametrize(
     ("before", "after", "outcome"),
     [(0.05, 0.05, HOLDS), (0.30, 0.02, FAILS), (0.243, 0.05, OPEN), (None, None, MISSING)],
