@@ -13,6 +13,7 @@ from typing import Any
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
 from jobs.errors import DataError
+from workers.problems import read_problems
 from workers.records import Record
 
 CHAT_TEMPLATE = (
@@ -40,7 +41,6 @@ _SUPERVISED = (
     "without prompt; or problem (or question) and answer"
 )
 _PREFERENCES = "chosen and rejected, with prompt, with conversations, or each a whole transcript"
-_PROBLEMS = "problem (or question) and answer"
 
 
 def with_template(tokenizer: Any) -> Any:
@@ -88,29 +88,16 @@ def preferences(records: Sequence[Record], name: str, tokenizer: Any) -> list[Ex
 def problems(records: Sequence[Record], name: str, tokenizer: Any) -> list[Example]:
     """Returns problems: `prompt`, the `problem` alone, and the `reference`, its right answer.
 
+    They are read as for pass@k: what is right there is what is rewarded.
     The prompt is a chat where the tokenizer has a chat template of its own, else the plain text.
 
     Raises:
         DataError: Records that are no problems.
     """
-
-    def problem(record: Record, tokenizer: Any) -> Example | None:
-        found = _problem(record)
-        if found is None:
-            return None
-        text, answer = found
-        return {
-            "prompt": _question(text, tokenizer),
-            "problem": text,
-            "reference": reference(answer),
-        }
-
-    return _examples(records, name, problem, _PROBLEMS, tokenizer)
-
-
-def reference(answer: str) -> str:
-    """Returns the right answer of a problem: in GSM8K's solutions, what follows the last ####."""
-    return answer.rpartition("####")[2].strip()
+    return [
+        {"prompt": _question(text, tokenizer), "problem": text, "reference": answer}
+        for text, answer in read_problems(name, records)
+    ]
 
 
 def marks_answers(tokenizer: Any) -> bool:

@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from jobs.errors import DataError
 from workers.finetune import chats
 from workers.finetune.chats import preferences, problems, supervised
 from workers.hub import load_tokenizer
+from workers.problems import read_problems
 
 CHAT = Path(__file__).parents[4] / "shared" / "data" / "chat"
 beside = pytest.mark.skipif(
@@ -151,7 +153,7 @@ def test_a_template_that_cannot_mark_answers_leaves_the_last_one(words: Any) -> 
     [
         (supervised, [{"text": "a"}], "has the fields text → these are needed: messages"),
         (preferences, [{"prompt": "a", "completion": "b"}], "needed: chosen and rejected"),
-        (problems, [{"prompt": "a", "completion": "b"}], r"needed: problem \(or question\)"),
+        (problems, [{"prompt": "a", "completion": "b"}], "no text in `problem` or `question`"),
         (supervised, [{"messages": [user("a")]}], "record 1 doesn't end with an assistant's"),
         (supervised, [{"messages": [{"role": "judge", "content": "a"}]}], "fields messages"),
         (supervised, [{"messages": SHORT}, {"prompt": "a", "completion": "b"}], "record 2"),
@@ -181,3 +183,19 @@ def test_real_instructions_and_preferences_are_read(words: Any) -> None:
             turn["value"] for turn in pair["conversations"]
         ]
     assert len(supervised(pairs, "pairs", words)) == len(pairs)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"question": "How many?", "answer": "Twelve hundred.\n#### 1,200"},
+        {"problem": "Solve.", "answer": 27.0},
+        {"problem": "Solve.", "solution": "So it is \\boxed{\\frac{1}{2}}."},
+    ],
+)
+def test_what_is_rewarded_is_what_pass_at_k_takes_for_right(record: dict[str, Any]) -> None:
+    tokenizer = SimpleNamespace(chat_template=None)
+    (example,) = chats.problems([record], "sums", tokenizer)
+    ((question, reference),) = read_problems("sums", [record])
+    assert (example["problem"], example["reference"]) == (question, reference)
+    assert reference in ("1200", "27", "\\frac{1}{2}")
