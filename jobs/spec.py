@@ -126,4 +126,9 @@ class Study(Frozen):
     def _asks_for_something(self) -> "Study":
         if not (self.suites or self.toy):
             raise ValueError("a study needs suites or sweeps of the toy model")
+        taken = {suite.name for suite in self.suites}
+        for chain in self.posttrain:
+            if chain.name in taken:
+                raise ValueError(f"the chain '{chain.name}' has the name of a suite or chain")
+            taken.add(chain.name)
         return self

@@ -264,8 +264,8 @@ def _files(name: str, paths: Sequence[str], hashes: FileHashes) -> tuple[TextFil
                 f"training data '{name}': {path.name} is neither .json nor .jsonl",
                 "convert it to one",
             )
-        text = path.read_text(encoding="utf-8")
         try:
+            text = path.read_text(encoding="utf-8")
             lines = [line for line in text.split("\n") if line.strip()]
             count += len(json.loads(text)) if path.suffix == ".json" else len(lines)
         except (ValueError, TypeError) as error:

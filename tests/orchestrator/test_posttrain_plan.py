@@ -115,6 +115,7 @@ def test_the_last_checkpoint_of_each_stage_is_sampled_in_batches(chain: str) -> 
         (['passk.models=["absent"]'], "names 'absent', which isn't there"),
         (['training.chats.paths=["/absent.json"]'], "there is no file /absent.json"),
         (['training.chats.paths=["/absent.csv"]'], "there is no file /absent.csv"),
+        (["posttrain.tuned.name=series"], "the chain 'series' has the name of a suite or chain"),
         (["posttrain.tuned.suite=absent"], "begins from suite 'absent', which has no checkpoints"),
         (["posttrain.tuned.steps=[7]"], "has no checkpoint of step 7"),
         (['posttrain.tuned.models=["absent"]'], "begins from model 'absent'"),
