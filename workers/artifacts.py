@@ -1,11 +1,12 @@
 """Artifacts: what a cell makes besides rows. A published one is whole and never changes."""
 
+import json
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from jobs.errors import DataError
 from jobs.identity import cache_folder
@@ -13,6 +14,10 @@ from jobs.sources import Folder, HubFolder, Produced, Source, TextFiles
 from jobs.streams import HubStream
 from workers.manifest import MANIFEST, describe
 from workers.supply import HubCache, Progress
+
+ROWS = "rows.json"
+"""The file of an artifact that holds its cell's rows: a kill before they are committed then costs
+no second making."""
 
 
 class StudyFiles(Protocol):
@@ -198,6 +203,15 @@ def whole(files: Files, cell_id: str, names: Sequence[str] = ("",)) -> Path:
     if folder is None:
         raise DataError(f"the artifact {cell_id} is gone", "`retry`: it is made again")
     return folder
+
+
+def published_rows(files: Files, cell_id: str) -> Any:
+    """Returns the rows that a cell has put into its artifact, by table where there are several.
+
+    Raises:
+        DataError: The artifact, or its rows, are gone.
+    """
+    return json.loads((whole(files, cell_id, (ROWS,)) / ROWS).read_text(encoding="utf-8"))
 
 
 @contextmanager

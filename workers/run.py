@@ -20,7 +20,7 @@ from jobs.toy_work import ToyWork
 from jobs.winrate_work import WinrateWork
 from jobs.work import CheckpointWork, CorpusWork, PretrainWork, SequencesWork
 from workers import artifacts, corpus, engines
-from workers.artifacts import Files
+from workers.artifacts import ROWS, Files
 from workers.audit import known_rows
 from workers.checkpoint_task import measure_checkpoint
 from workers.finetune import held
@@ -29,8 +29,6 @@ from workers.pretrain import pretrain
 from workers.sequences import draw_sequences
 from workers.telling import Report, Task, finished, reporting_failure
 from workers.toy import toy_rows
-
-_ROWS = "rows.json"
 
 
 def run_task(task: Task, files: Files, report: Report) -> None:
@@ -121,18 +119,18 @@ def _make_artifact(cell: Cell, files: Files, report: Report) -> Rows:
     def progress(done: int, total: int) -> None:
         report(Progress(cell.id, done, total))
 
-    if files.artifact(cell.id, _ROWS) is None:
+    if files.artifact(cell.id, ROWS) is None:
         match cell.work:
             case CorpusWork() as work:
                 with artifacts.fresh_artifact(files, cell.id) as folder:
                     rows: Rows = [corpus.build(work.corpus, work.source, folder, progress)]
-                    (folder / _ROWS).write_text(json.dumps(rows))
+                    (folder / ROWS).write_text(json.dumps(rows))
             case SequencesWork() as work:
                 with artifacts.fresh_artifact(files, cell.id) as folder:
                     text = artifacts.text_of(files, work.text)
                     with artifacts.held(files, work.tokenizer, progress) as tokenizer:
                         drawn = draw_sequences(text, work.draw, tokenizer, folder, progress)
-                    (folder / _ROWS).write_text(json.dumps([{"dataset": work.dataset, **drawn}]))
+                    (folder / ROWS).write_text(json.dumps([{"dataset": work.dataset, **drawn}]))
             case IndexWork() as work:
                 # Imported here: only what counts in a corpus needs it.
                 from workers.corpus_index import build_index
@@ -142,7 +140,7 @@ def _make_artifact(cell: Cell, files: Files, report: Report) -> Rows:
                     artifacts.held(files, work.tokenizer, progress) as tokenizer,
                 ):
                     rows = [build_index(work, files, tokenizer, folder, progress)]
-                    (folder / _ROWS).write_text(json.dumps(rows))
+                    (folder / ROWS).write_text(json.dumps(rows))
             case InfinigramWork() as work:
                 from workers.infinigram import look_up
 
@@ -151,13 +149,13 @@ def _make_artifact(cell: Cell, files: Files, report: Report) -> Rows:
                     artifacts.held(files, work.tokenizer, progress) as tokenizer,
                 ):
                     rows = look_up(work, files, tokenizer, folder, progress)
-                    (folder / _ROWS).write_text(json.dumps(rows))
+                    (folder / ROWS).write_text(json.dumps(rows))
             case PretrainWork() as work:
                 with artifacts.resumable_artifact(files, cell.id) as folder:
                     source = artifacts.whole(files, work.corpus)
                     rows = pretrain(work.model, source, folder, progress)
-                    (folder / _ROWS).write_text(json.dumps(rows))
+                    (folder / ROWS).write_text(json.dumps(rows))
             case _:
                 raise ValueError(f"a cell of kind {cell.work.kind} makes no artifact")
-    found: Rows = json.loads((artifacts.whole(files, cell.id, (_ROWS,)) / _ROWS).read_text())
+    found: Rows = artifacts.published_rows(files, cell.id)
     return found

@@ -13,7 +13,7 @@ from jobs.errors import DataError
 from jobs.events import Progress, Started
 from jobs.posttrain_work import PassKWork, Records, SampleWork
 from workers import artifacts
-from workers.artifacts import Files
+from workers.artifacts import ROWS, Files
 from workers.engines import Asked, ModelFolder, holding, read_folder
 from workers.generate import text_after
 from workers.grade import Grade, Grader, grader
@@ -23,7 +23,7 @@ from workers.problems import Problem, has_template, load_problems, problem_ids
 from workers.telling import Clock, Report, Task, finished, reporting_failure
 from workers.weight_files import are_pickled
 
-_ROWS, _COUNTS = "rows.json", "counts.json"
+_COUNTS = "counts.json"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def sample_checkpoint(task: Task, files: Files, report: Report) -> None:
     new = [
         cell
         for cell in task.cells
-        if isinstance(cell.work, SampleWork) and files.artifact(cell.id, _ROWS) is None
+        if isinstance(cell.work, SampleWork) and files.artifact(cell.id, ROWS) is None
     ]
     if new:
         _sample(new, task, files, report, clock)
@@ -56,7 +56,7 @@ def sample_checkpoint(task: Task, files: Files, report: Report) -> None:
             report(Started(cell.id))
             match cell.work:
                 case SampleWork():
-                    rows = _published(files, cell.id)
+                    rows = artifacts.published_rows(files, cell.id)
                 case PassKWork() as work:
                     rows = passk_rows(work, files)
                 case work:
@@ -85,7 +85,7 @@ def _sample(cells: Sequence[Cell], task: Task, files: Files, report: Report, clo
             with reporting_failure([cell], report):
                 report(Started(cell.id))
                 _sample_one(cell, folder, known, stack, task.device, files, report)
-                rows = _published(files, cell.id)
+                rows = artifacts.published_rows(files, cell.id)
                 report(finished(cell, {cell.work.table: rows}, task, clock.lap()))
 
 
@@ -146,7 +146,7 @@ def _sample_one(
         for row, place in enumerate(places)
     ]
     with artifacts.fresh_artifact(files, cell.id) as made:
-        (made / _ROWS).write_text(json.dumps(rows))
+        (made / ROWS).write_text(json.dumps(rows))
         (made / _COUNTS).write_text(json.dumps(_counts(rows)))
 
 
@@ -280,8 +280,3 @@ def normalized(answer: str) -> str:
 def fingerprint(problems: Sequence[tuple[str, str]]) -> str:
     """Returns the SHA-256 of prompts and right answers, in order."""
     return hashlib.sha256(json.dumps(problems, ensure_ascii=False).encode()).hexdigest()
-
-
-def _published(files: Files, cell_id: str) -> Rows:
-    rows: Rows = json.loads((artifacts.whole(files, cell_id, (_ROWS,)) / _ROWS).read_text())
-    return rows

@@ -21,7 +21,7 @@ from jobs.sources import TextFiles
 from jobs.winrate_spec import EndpointJudge
 from jobs.winrate_work import JudgeCheckpoint, WinrateWork
 from workers import artifacts
-from workers.artifacts import Files
+from workers.artifacts import ROWS, Files
 from workers.hub import load_checkpoint
 from workers.judge import EndpointClient, Verdict
 from workers.local_judge import LikelihoodJudge
@@ -29,7 +29,6 @@ from workers.measure import Rows
 from workers.respond import answers
 from workers.winrate_rows import Key, judgement_row, winrate_row
 
-_ROWS = "rows.json"
 _JUDGED = "judged.jsonl"
 
 
@@ -55,7 +54,7 @@ def winrate_tables(
         CellError: The judge refuses.
         OSError: The judge can't be reached.
     """
-    if files.artifact(cell_id, _ROWS) is None:
+    if files.artifact(cell_id, ROWS) is None:
         baseline, compared = (answers(files, response) for response in work.responses)
         if [row["prompt"] for row in baseline] != [row["prompt"] for row in compared]:
             raise DataError("the answers are to different instructions", "`retry` the answers")
@@ -68,9 +67,8 @@ def winrate_tables(
             ]
             rows = [winrate_row(work, judgements, verdicts, difficulties, spent)]
             tables = {"judgements": judgements, work.table: rows}
-            (folder / _ROWS).write_text(json.dumps(tables), encoding="utf-8")
-    path = artifacts.whole(files, cell_id, (_ROWS,)) / _ROWS
-    found: dict[str, Rows] = json.loads(path.read_text(encoding="utf-8"))
+            (folder / ROWS).write_text(json.dumps(tables), encoding="utf-8")
+    found: dict[str, Rows] = artifacts.published_rows(files, cell_id)
     return found
 
 

@@ -27,7 +27,7 @@ from jobs.events import Progress, Started
 from jobs.posttrain_work import PosttrainWork
 from jobs.sources import TOKENIZER_FILES
 from workers import artifacts
-from workers.artifacts import Files
+from workers.artifacts import ROWS, Files
 from workers.finetune import chats, rlvr
 from workers.finetune.trainers import trainer_of
 from workers.grade import grader
@@ -37,7 +37,6 @@ from workers.records import load_records
 from workers.telling import Clock, Report, Task, finished, reporting_failure
 from workers.threads import fixed_threads
 
-_ROWS = "rows.json"
 _TEMPLATE = "chat_template.jinja"
 _GRADING_SECONDS = 5.0
 _STATE_EVERY_SECONDS = 300.0
@@ -65,10 +64,9 @@ def post_train(task: Task, files: Files, report: Report) -> None:
     for cell in task.cells:
         with reporting_failure([cell], report):
             report(Started(cell.id))
-            if files.artifact(cell.id, _ROWS) is None:
+            if files.artifact(cell.id, ROWS) is None:
                 _make(cell, task, files, report)
-            path = artifacts.whole(files, cell.id, (_ROWS,)) / _ROWS
-            tables = {cell.work.table: json.loads(path.read_text())}
+            tables = {cell.work.table: artifacts.published_rows(files, cell.id)}
             report(finished(cell, tables, task, clock.lap()))
 
 
@@ -85,7 +83,7 @@ def _make(cell: Cell, task: Task, files: Files, report: Report) -> None:
         tokenizer = stack.enter_context(artifacts.held(files, checkpoint.tokenizer, progress))
         folder = stack.enter_context(artifacts.resumable_artifact(files, cell.id))
         rows = run_stage(work, weights, tokenizer, files, folder, task.device, progress)
-        (folder / _ROWS).write_text(json.dumps(rows))
+        (folder / ROWS).write_text(json.dumps(rows))
 
 
 def run_stage(

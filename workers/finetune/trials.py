@@ -8,7 +8,7 @@ from jobs.cells import Cell
 from jobs.events import Progress, Started
 from jobs.finetune_work import FinetuneWork
 from workers import artifacts
-from workers.artifacts import Files
+from workers.artifacts import ROWS, Files
 from workers.features import check_logits, forward_pass
 from workers.finetune.adapters import adapted, intervened_head
 from workers.finetune.examples import tokenized
@@ -26,7 +26,6 @@ from workers.sequences import TokenSequences, load_sequences
 from workers.telling import Clock, Report, Task, finished, reporting_failure
 from workers.threads import fixed_threads
 
-_ROWS = "rows.json"
 _SEQUENCES = ("sequences.safetensors", "sequences.json")
 # Constants, whatever memory there is: the last bits of a loss depend on what shares its batch.
 _VALIDATION_BATCH = 64
@@ -55,7 +54,7 @@ def _tables(cell: Cell, task: Task, files: Files, report: Report) -> dict[str, R
     def progress(done: int, total: int) -> None:
         report(Progress(cell.id, done, total))
 
-    if files.artifact(cell.id, _ROWS) is None:
+    if files.artifact(cell.id, ROWS) is None:
         with (
             artifacts.resumable_artifact(files, cell.id) as folder,
             fixed_threads(work.recipe.threads),
@@ -64,14 +63,9 @@ def _tables(cell: Cell, task: Task, files: Files, report: Report) -> dict[str, R
             tables = _run(work, held, files, folder, progress)
             for state in folder.iterdir():  # Of the epochs; it has done its duty.
                 state.unlink()
-            (folder / _ROWS).write_text(json.dumps(tables))
-    return _published(files, cell.id)
-
-
-def _published(files: Files, cell_id: str) -> dict[str, Rows]:
-    path = artifacts.whole(files, cell_id, (_ROWS,)) / _ROWS
-    tables: dict[str, Rows] = json.loads(path.read_text())
-    return tables
+            (folder / ROWS).write_text(json.dumps(tables))
+    found: dict[str, Rows] = artifacts.published_rows(files, cell.id)
+    return found
 
 
 def _run(
@@ -132,7 +126,8 @@ def _judge(work: FinetuneWork, files: Files) -> Callable[[int, float], bool]:
     if halving is None:
         return lambda _epoch, _loss: True
     courses = [
-        _published(files, rival)[work.table][0]["validation_losses"] for rival in work.rivals
+        artifacts.published_rows(files, rival)[work.table][0]["validation_losses"]
+        for rival in work.rivals
     ]
 
     def judge(epoch: int, loss: float) -> bool:
