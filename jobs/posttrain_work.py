@@ -157,7 +157,7 @@ class SampleWork:
     """
 
     kind: ClassVar[str] = "sample"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     table: ClassVar[str] = "samples"
     stage: ClassVar[Literal["passk"]] = "passk"
     patience: ClassVar[float] = 3600.0

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
 TOKENIZER_FILES = (
     "added_tokens.json",
-    "chat_template.jinja",
+    CHAT_TEMPLATE_FILE,
     "merges.txt",
     "special_tokens_map.json",
     "tokenizer.json",

@@ -12,7 +12,7 @@ from jobs.work import CheckpointWork, GeometryWork, HeadWork, LossWork, precisio
 from workers import artifacts
 from workers.artifacts import Files
 from workers.features import ForwardPass, check_logits, forward_pass
-from workers.hub import LoadedCheckpoint, load_checkpoint
+from workers.hub import LoadedCheckpoint, load_checkpoint, take_chat_template
 from workers.measure import Rows, checkpoint_rows, geometry_rows, head_rows, loss_rows
 from workers.sensitivity import sensitivity_rows
 from workers.sequences import TokenSequences, load_sequences
@@ -38,6 +38,7 @@ def measure_checkpoint(
         task.device,
         are_pickled(source),
     )
+    take_chat_template(loaded.tokenizer, source, weights)
     load_seconds = clock.lap()
     texts: dict[str, list[Cell]] = {}
     asking: list[Cell] = []

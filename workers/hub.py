@@ -12,6 +12,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from jobs.errors import DataError
+from jobs.sources import CHAT_TEMPLATE_FILE, Produced, Source
 from workers.weights import read_weights, weight_files
 
 # A bar for every load would tear the run's own progress apart.
@@ -125,6 +126,22 @@ def load_tokenizer(folder: Path) -> Any:
             f"the tokenizer in {folder} cannot be loaded: {_first_line(error)}",
             "check tokenizer.json, or give the suite's `tokenizer`",
         ) from error
+
+
+def take_chat_template(tokenizer: Any, source: Source, weights: Path) -> None:
+    """Gives a tokenizer without a chat template the one that a chain has trained its model with.
+
+    A chain's checkpoints are read by the tokenizer of the checkpoint that it began from, so that
+    all of them are measured on the same sequences; what it made of chats lies beside its weights.
+
+    Args:
+        tokenizer: The tokenizer.
+        source: What the checkpoint is; only what a chain has made is known by its template too.
+        weights: Its folder.
+    """
+    template = weights / CHAT_TEMPLATE_FILE
+    if isinstance(source, Produced) and not tokenizer.chat_template and template.is_file():
+        tokenizer.chat_template = template.read_text(encoding="utf-8")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -17,6 +17,7 @@ from workers.artifacts import ROWS, Files
 from workers.engines import Asked, ModelFolder, holding, read_folder
 from workers.generate import text_after
 from workers.grade import Grade, Grader, grader
+from workers.hub import take_chat_template
 from workers.kernels import passk
 from workers.measure import Rows
 from workers.problems import Problem, has_template, load_problems, problem_ids
@@ -80,6 +81,7 @@ def _sample(cells: Sequence[Cell], task: Task, files: Files, report: Report, clo
         ExitStack() as stack,
     ):
         folder = read_folder(weights, tokenizer, checkpoint.digest, are_pickled(checkpoint.source))
+        take_chat_template(folder.tokenizer, checkpoint.source, weights)
         known: _Known = {}
         for cell in cells:
             with reporting_failure([cell], report):

@@ -22,7 +22,7 @@ from jobs.winrate_spec import EndpointJudge
 from jobs.winrate_work import JudgeCheckpoint, WinrateWork
 from workers import artifacts
 from workers.artifacts import ROWS, Files
-from workers.hub import load_checkpoint
+from workers.hub import load_checkpoint, take_chat_template
 from workers.judge import EndpointClient, Verdict
 from workers.local_judge import LikelihoodJudge
 from workers.measure import Rows
@@ -152,7 +152,9 @@ def _local(judge: JudgeCheckpoint, files: Files, device: str) -> Iterator[Judge]
         artifacts.held(files, judge.source, unheard) as weights,
         artifacts.held(files, judge.tokenizer, unheard) as tokenizer,
     ):
-        yield LikelihoodJudge(load_checkpoint(weights, tokenizer, judge.dtype, device))
+        loaded = load_checkpoint(weights, tokenizer, judge.dtype, device)
+        take_chat_template(loaded.tokenizer, judge.source, weights)
+        yield LikelihoodJudge(loaded)
 
 
 def _kept(path: Path) -> tuple[dict[Key, Verdict], float]:
