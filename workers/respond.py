@@ -6,6 +6,7 @@ from typing import Any
 
 from jobs.cells import Cell
 from jobs.errors import DataError
+from jobs.sources import CHAT_TEMPLATE_FILE
 from jobs.winrate_work import RespondWork
 from workers import artifacts
 from workers.artifacts import Files
@@ -66,12 +67,24 @@ def instruction_of(record: dict[str, Any], work: RespondWork) -> str:
     )
 
 
-def prompt_tokens(tokenizer: Any, instruction: str) -> tuple[list[int], bool]:
-    """Returns what a model reads, and whether the tokenizer's chat template made it."""
-    if not getattr(tokenizer, "chat_template", None):
+def prompt_tokens(
+    tokenizer: Any, instruction: str, given: str | None = None
+) -> tuple[list[int], bool]:
+    """Returns what a model reads, and whether a chat template made it.
+
+    Args:
+        tokenizer: The tokenizer, whose own template counts.
+        instruction: What is asked.
+        given: The template that post-training gave a model whose tokenizer has none.
+    """
+    template = getattr(tokenizer, "chat_template", None) or given
+    if not template:
         return prompt_ids(tokenizer, instruction), False
     text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": instruction}], tokenize=False, add_generation_prompt=True
+        [{"role": "user", "content": instruction}],
+        chat_template=template,
+        tokenize=False,
+        add_generation_prompt=True,
     )
     # The template writes the special tokens itself.
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -85,7 +98,11 @@ def _rows(
     batch_size: int,
     report: Callable[[int, int], None],
 ) -> Rows:
-    prompts = [prompt_tokens(checkpoint.tokenizer, text) for text in instructions]
+    # The tokenizer is that of the checkpoint that a chain began from; what the chain's chats looked
+    # like lies beside the weights.
+    given = checkpoint.path / CHAT_TEMPLATE_FILE
+    template = given.read_text(encoding="utf-8") if given.is_file() else None
+    prompts = [prompt_tokens(checkpoint.tokenizer, text, template) for text in instructions]
     context = getattr(checkpoint.model.config, "max_position_embeddings", None)
     room = [
         place
@@ -98,9 +115,9 @@ def _rows(
             f"context of {context}",
             "take shorter instructions, or leave this model out",
         )
-    given = [prompts[place][0] for place in room]
+    read = [prompts[place][0] for place in room]
     found = continuations(
-        checkpoint, given, work.new_tokens, batch_size, report, work.temperature, work.seed
+        checkpoint, read, work.new_tokens, batch_size, report, work.temperature, work.seed
     )
     continued = dict(zip(room, found, strict=True))
     rows: Rows = []

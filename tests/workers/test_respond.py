@@ -1,6 +1,7 @@
 """What a checkpoint reads before it answers: instructions, inputs and chat templates."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,12 @@ import pytest
 
 from jobs.errors import DataError
 from tests.jobs.winrate_works import RESPOND
+from tests.workers.models import silent
+from workers.finetune.chats import CHAT_TEMPLATE
+from workers.generate import continuations, text_after
 from workers.hub import load_checkpoint, load_tokenizer
 from workers.local_judge import LikelihoodJudge
-from workers.respond import instruction_of, prompt_tokens
+from workers.respond import _rows, instruction_of, prompt_tokens
 
 TEMPLATE = (
     "{% for message in messages %}<|endoftext|>{{ message.role }}: {{ message.content }}\n"
@@ -48,6 +52,21 @@ def test_a_chat_template_is_applied_where_there_is_one(copy_series: Path) -> Non
     assert templated
     assert tokenizer.decode(ids) == "<|endoftext|>user: the river\nmodel: "
     assert ids.count(tokenizer.eos_token_id) == 1
+
+
+def test_what_was_tuned_on_chats_is_asked_in_a_chat(copy_series: Path) -> None:
+    folder, tokenizer = copy_series / "step100", copy_series / "step0"
+    loaded = load_checkpoint(folder, tokenizer, "float32", "cpu")
+    (bare,) = _rows(replace(RESPOND, new_tokens=4), loaded, ["the river"], 1, silent)
+    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)  # As a stage on chats leaves it.
+    (asked,) = _rows(replace(RESPOND, new_tokens=4), loaded, ["the river"], 1, silent)
+    assert (bare["chat_template"], asked["chat_template"]) == (False, True)
+    ids, _ = prompt_tokens(loaded.tokenizer, "the river", CHAT_TEMPLATE)
+    assert loaded.tokenizer.decode(ids) == "Human: the river\n\nAssistant:"
+    (expected,) = continuations(loaded, [ids], 4, 1, silent)
+    assert asked["output"] == text_after(loaded.tokenizer, ids, expected.tokens)
+    # Nothing of it stays with the tokenizer, which others read.
+    assert not loaded.tokenizer.chat_template
 
 
 def test_the_local_judge_cuts_what_does_not_fit(tiny_series: Path) -> None:
