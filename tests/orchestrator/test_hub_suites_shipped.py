@@ -129,8 +129,8 @@ def test_tulus_stages_are_planned_and_its_published_ones_sampled(
     assert [(stage.method, stage.steps) for stage in stages] == [("sft", 14_678), ("dpo", 2_121)]
     made = {c.checkpoint.label for c in cells if c.checkpoint and c.checkpoint.suite == "tulu"}
     assert len(made) == 11 + 10
-    sampled = [cell for cell in cells if isinstance(cell.work, SampleWork)]
+    sampled = [cell.work for cell in cells if isinstance(cell.work, SampleWork)]
     # SFT, DPO, and every 240th of RLVR's steps; 40 problems in two batches.
     assert len(sampled) == 2 * (2 + 10)
-    assert {(c.work.count, c.work.sampling.samples) for c in sampled} == {(32, 512), (8, 512)}
+    assert {(work.count, work.sampling.samples) for work in sampled} == {(32, 512), (8, 512)}
     assert local_hub.sent() == 0
