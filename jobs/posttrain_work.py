@@ -41,6 +41,9 @@ class HubRecords:
         split: Split of the subset.
         commit: The commit, which never changes.
         limit: Take only the first records.
+        files: Instead of subset and split: files of the repository.
+        where: Take only records whose fields have one of these values each.
+        expected: How many records there are before the limit, where the study says so.
     """
 
     name: str
@@ -49,11 +52,22 @@ class HubRecords:
     split: str
     commit: str
     limit: int | None
+    files: tuple[str, ...] = ()
+    where: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    expected: int | None = None
 
     @property
     def identity(self) -> dict[str, object]:
-        """What is hashed: all but the name."""
-        return {name: value for name, value in vars(self).items() if name != "name"}
+        """What is hashed: all but the name and the expectation; ways to choose where there are."""
+        ways = {"files": self.files, "where": dict(self.where)}
+        return {
+            "repository": self.repository,
+            "config": self.config,
+            "split": self.split,
+            "commit": self.commit,
+            "limit": self.limit,
+            **{name: value for name, value in ways.items() if value},
+        }
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,9 @@ class PicoRecords:
 
     name: str
     corpus: str
-    form: Literal["instructions", "preferences", "problems", "heldout_problems"]
+    form: Literal[
+        "instructions", "heldout_instructions", "preferences", "problems", "heldout_problems"
+    ]
     limit: int | None
 
     @property
@@ -108,8 +124,11 @@ class PosttrainWork:
     @property
     def parameters(self) -> dict[str, object]:
         """What is hashed: all but the data's name; the trainer's release decides on numbers too."""
+        left_out = {"data", "epochs"}
+        if not self.training.length_normalized:
+            left_out.add("length_normalized")
         return {
-            "training": self.training.model_dump(mode="json", exclude={"data"}),
+            "training": self.training.model_dump(mode="json", exclude=left_out),
             "records": self.records.identity,
             "seed": self.seed,
             "threads": self.threads,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
+"""A tokenizer's chat template; post-training puts one beside weights whose tokenizer has none."""
 TOKENIZER_FILES = (
     "added_tokens.json",
     CHAT_TEMPLATE_FILE,

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal, get_args
 
 from jobs.capability_work import (
     AblationWork,
+    ChatsWork,
     EvalWork,
     GenerateWork,
     IndexWork,
@@ -167,7 +168,7 @@ class GeometryWork:
 
 @dataclass(frozen=True)
 class LossWork:
-    """Measure the held-out loss on a sequences cell's artifact."""
+    """Measure the held-out loss on a sequences or chats cell's artifact."""
 
     kind: ClassVar[str] = "loss"
     version: ClassVar[int] = 1
@@ -221,6 +222,7 @@ Work = (
     | CorpusWork
     | PretrainWork
     | SequencesWork
+    | ChatsWork
     | CheckpointWork
     | GeometryWork
     | LossWork

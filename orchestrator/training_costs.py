@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from jobs.finetune_work import FinetuneWork
 from jobs.posttrain_work import PosttrainWork, SampleWork
-from jobs.text_spec import Sequences
+from jobs.text_spec import Draw
 from jobs.winrate_work import RespondWork
 from orchestrator.flops import BLOCK_SECONDS, forward_flops, matrix_rate
 from orchestrator.hardware import Processor, cpu
@@ -24,7 +24,7 @@ _TOKEN_SECONDS = 1e-4  # Of an engine, however small the model is.
 
 
 def finetune_seconds(
-    work: FinetuneWork, size: ModelSize, processor: Processor, draws: Mapping[str, Sequences]
+    work: FinetuneWork, size: ModelSize, processor: Processor, draws: Mapping[str, Draw]
 ) -> float:
     """Returns a trial: its epochs, and passes over validation examples and text."""
     recipe = work.recipe

@@ -13,7 +13,7 @@ from jobs.sources import Produced, TextFiles
 from jobs.spec import LocalSuite, Study
 from jobs.winrate_spec import EndpointJudge, LocalJudge, SuiteJudge, Winrates, shared_cost
 from jobs.winrate_work import JudgeCheckpoint, RespondWork, Side, WinrateWork
-from orchestrator.posttrain_plan import NamedRecords
+from orchestrator.named_records import NamedRecords
 from orchestrator.suites import local_checkpoints
 
 

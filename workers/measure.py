@@ -167,6 +167,8 @@ def head_rows(work: HeadWork, checkpoint: LoadedModel, sequences: TokenSequences
 def loss_rows(work: LossWork, sequences: TokenSequences, passed: ForwardPass) -> Rows:
     """Returns the row of table `evals`: mean token loss, its error clustered by sequence.
 
+    Of chats, the loss is that of the answers' tokens alone.
+
     The standard error is that of a ratio of sums over sequences (delta method).
 
     Raises:
@@ -191,7 +193,7 @@ def loss_rows(work: LossWork, sequences: TokenSequences, passed: ForwardPass) ->
     return [
         {
             "task": work.dataset,
-            "metric": "loss",
+            "metric": "loss" if sequences.answers is None else "answer_loss",
             "value": loss,
             "stderr": float(residuals.square().sum().sqrt()) / total,
             "n": int(total),

@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from jobs.capability_spec import ChatLoss
 from jobs.cells import Cell
 from jobs.posttrain_spec import Adapters, PassK, TrainingStage
 from jobs.posttrain_work import HubRecords
+from jobs.sources import Produced
 from jobs.work import Work
 from tests.jobs.posttrain_works import (
+    CHATS,
     FILES,
     PASSK,
     POSTTRAIN,
@@ -39,6 +42,7 @@ STAGE_CHANGES: tuple[dict[str, Any], ...] = (
     {"completions": 8},
     {"completion_tokens": 9},
     {"temperature": 0.7},
+    {"length_normalized": True},
     {"adapters": Adapters()},
 )
 SAMPLING_CHANGES: tuple[dict[str, Any], ...] = (
@@ -87,18 +91,43 @@ def test_every_setting_of_the_sampling_is_part_of_an_id(change: dict[str, Any]) 
         (PASSK, {"samples": (B,)}),
         (PASSK, {"samples": (A, B)}),
         (PASSK, {"k": (1,)}),
+        (CHATS, {"records": SUMS}),
+        (CHATS, {"draw": CHATS.draw.model_copy(update={"sequences": 9})}),
+        (CHATS, {"draw": CHATS.draw.model_copy(update={"sequence_length": 9})}),
+        (CHATS, {"draw": CHATS.draw.model_copy(update={"seed": 9})}),
+        (CHATS, {"tokenizer": Produced(A, "tokenizer")}),
     ],
 )
 def test_parameters_are_part_of_an_id(work: Any, change: dict[str, Any]) -> None:
     assert _id(replace(work, **change)) != _id(work)
 
 
-@pytest.mark.parametrize("field", ["repository", "config", "split", "commit", "limit"])
-def test_all_of_a_dataset_on_the_hub_counts(field: str) -> None:
-    new: dict[str, Any] = {field: 7 if field == "limit" else "another"}
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((name, "another") for name in ("repository", "config", "split", "commit")),
+        ("limit", 7),
+        ("files", ("a.json",)),
+        ("where", (("dataset", ("a",)),)),
+    ],
+)
+def test_all_of_a_dataset_on_the_hub_counts(field: str, value: object) -> None:
+    new: dict[str, Any] = {field: value}
     assert _id(replace(POSTTRAIN, records=replace(HUB, **new))) != (
         _id(replace(POSTTRAIN, records=HUB))
     )
+
+
+def test_what_a_study_expects_is_no_part_of_an_id() -> None:
+    work = replace(POSTTRAIN, records=replace(HUB, expected=3))
+    assert _id(work) == _id(replace(POSTTRAIN, records=HUB))
+
+
+def test_new_settings_leave_older_ids_alone() -> None:
+    training = POSTTRAIN.parameters["training"]
+    assert isinstance(training, dict)
+    assert not training.keys() & {"data", "epochs", "length_normalized"}
+    assert HUB.identity.keys() == {"repository", "config", "split", "commit", "limit"}
 
 
 def test_names_are_no_part_of_an_id() -> None:
@@ -109,6 +138,9 @@ def test_names_are_no_part_of_an_id() -> None:
         assert _id(replace(work, training=renamed, records=other)) == _id(work)
         assert _id(replace(SAMPLE, records=other)) == _id(replace(SAMPLE, records=records))
     assert _id(replace(PASSK, problems="others")) == _id(PASSK)
+    several = ChatLoss(data=("chats", "others"))
+    assert _id(replace(CHATS, dataset="others", draw=several)) == _id(CHATS)
+    assert Cell(CHATS, suite="suite").label == "chats chats"
 
 
 def test_samples_of_a_checkpoint_share_a_group_and_stages_stand_alone() -> None:

@@ -128,7 +128,12 @@ def trainer_of(
                 examples = chats.preferences(records, training.data, tokenizer)
                 beta = 0.1 if training.beta is None else training.beta
                 trainer = _Dpo(
-                    args=DPOConfig(**options, max_length=length, beta=beta),
+                    args=DPOConfig(
+                        **options,
+                        max_length=length,
+                        beta=beta,
+                        loss_type="sigmoid_norm" if training.length_normalized else "sigmoid",
+                    ),
                     train_dataset=datasets.Dataset.from_list(examples),
                     **common,
                 )
