@@ -85,6 +85,9 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--watch", action="store_true", help="follow the run to its end")
     report = "draw the report from the results"
     subcommands.add_parser("report", parents=[place, study], help=report, description=report)
+    text = "tell which checkpoint to fine-tune, as far as geometry can tell"
+    advise = subcommands.add_parser("advise", parents=[place], help=text, description=text)
+    advise.add_argument("--json", action="store_true", help="print JSON alone to stdout")
     text = "clear failures so that the next run tries those cells again"
     retry = subcommands.add_parser("retry", parents=[place], help=text, description=text)
     retry.add_argument("--cause", choices=get_args(Cause), help="only failures of this cause")

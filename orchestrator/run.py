@@ -70,6 +70,8 @@ def _run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     match options.command:
         case "report":
             return upkeep.report(results, options.study, force=True)
+        case "advise":
+            return upkeep.advise(results, options.json, console)
         case "retry":
             return upkeep.retry(results, options.cause, options.cell)
         case "compact":

@@ -1,4 +1,4 @@
-"""What is done to results beside running cells: report, retry, compact, diff, and a new study."""
+"""What is done to results beside running cells: from their report to a copy for others."""
 
 from importlib import resources
 from pathlib import Path
@@ -91,6 +91,34 @@ def diff(first: Place, second: Place, tolerance: float, console: Console) -> dic
     for line in lines(differences):
         console.print(line, markup=False)
     return summary(differences)
+
+
+def advise(place: Place, want_json: bool, console: Console) -> dict[str, Any]:
+    """Tells which checkpoint to fine-tune, as far as geometry can tell."""
+    from dashboards.advisor import advise as judge
+    from dashboards.advisor_table import advice_rows
+    from dashboards.advisor_words import aligned, candidates_table, sentence
+
+    found = judge(place)
+    for advice in found if not want_json else ():
+        shown = candidates_table(advice, "advice")
+        console.print("\n".join((shown.title, *aligned(shown))), markup=False)
+        console.print(shown.note, markup=False)
+        verdict = f"{advice.label}: {advice.judgement.verdict}."
+        console.print(f"{verdict} {sentence(advice)}\n", markup=False)
+    if not found:
+        console.print("plain LoRA was not measured at three checkpoints of any model yet")
+    series = [
+        {
+            "series": advice.label,
+            "verdict": advice.judgement.verdict,
+            "n": advice.judgement.n,
+            "skill": advice.judgement.skill,
+            "recommended": next((c.revision for c in advice.candidates if c.recommended), None),
+        }
+        for advice in found
+    ]
+    return {"code": 0, "series": series} | ({"advice": advice_rows(found)} if want_json else {})
 
 
 def init(path: Path, want_schema: bool) -> dict[str, Any]:

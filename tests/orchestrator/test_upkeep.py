@@ -13,6 +13,8 @@ from orchestrator import upkeep
 from orchestrator.live import telling
 from orchestrator.progress import Snapshot
 from orchestrator.store import Store
+from tests.dashboards import synthetic
+from tests.dashboards.finetune_scenarios import falling, write_heads, write_trials
 from tests.orchestrator.hub_cells import drawing
 from tests.orchestrator.local_study import run_here
 
@@ -61,3 +63,24 @@ def test_a_retry_of_a_cell_that_did_not_fail_is_a_mistake(
         assert f"begins with '{mistaken[1]}'" in told.err
         assert "leave out --cell" in told.err
     assert run_here(capsys, *asked, "--cell", cell.id[:8]).last["cleared"] == 1
+
+
+def test_advice_is_told_to_people_and_to_programs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = synthetic.start(tmp_path / "results")
+    asked = ("advise", "--results", str(results))
+    told = run_here(capsys, *asked)
+    assert (told.code, told.last["series"]) == (0, [])
+    assert "plain LoRA was not measured at three checkpoints" in told.out
+    write_heads(results)
+    write_trials(results, falling)
+    told = run_here(capsys, *asked)
+    (series,) = told.last["series"]
+    assert (series["verdict"], series["recommended"], series["n"]) == ("skill", "step512", 7)
+    assert "Fine-tune step 512" in told.out
+    assert "Place  Step" in told.out
+    told = run_here(capsys, *asked, "--json")
+    assert len(told.out.splitlines()) == 1
+    assert [row["place"] for row in told.last["advice"]] == list(range(1, 8))
+    assert run_here(capsys, "advise", "--results", str(tmp_path / "nowhere")).code == 2
