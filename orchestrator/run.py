@@ -65,6 +65,9 @@ def _run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         case "diff":
             first, second = Place(options.first), Place(options.second)
             return upkeep.diff(first, second, options.tolerance, console)
+        case "export":
+            places = [Place(place) for place in options.places] or [results_place(None)]
+            return upkeep.export(places, options, console)
     results = results_place(options.results)
     console.print(f"results: {results}", markup=False)
     match options.command:

@@ -124,7 +124,7 @@ def test_intervals_cover_checkpoints_that_were_not_tried() -> None:
     covered = []
     for _ in range(300):
         x = rng.standard_normal(8)
-        y = 2 * x + rng.standard_normal(8)
+        y: Array = 2 * x + rng.standard_normal(8)
         left = ours.held_out(x[None], y[:, None])[:, 0]
         line = ours.Line(x, y, float(np.sqrt(np.mean((y - left) ** 2))))
         at = float(rng.standard_normal())
