@@ -47,7 +47,7 @@ def card(atlas: Atlas, tables: Mapping[str, pa.Table], form: str, license_id: st
             name: [(f.name, str(f.type), *_meaning(f)) for f in rows.schema]
             for name, rows in tables.items()
         },
-        sources=[(source, _of_source(atlas, source)) for source in atlas.sources],
+        sources=[(source, _rows_of(tables, source)) for source in atlas.sources],
         studies=[scrubbed_text(study) for study in atlas.studies],
         provenance=_provenance(atlas),
         failures=_failures(atlas.tables["failures"]),
@@ -69,10 +69,15 @@ def _meaning(field: pa.Field) -> tuple[str, str]:
     return known.get(b"unit", b"").decode(), known.get(b"definition", b"").decode()
 
 
-def _of_source(atlas: Atlas, source: str) -> int:
-    """Returns how many checkpoints a source has."""
-    held = atlas.tables["checkpoints"]["source"].to_pylist()
-    return sum(source in names.split("+") for names in held)
+def _rows_of(tables: Mapping[str, pa.Table], source: str) -> int:
+    """Returns how many of the rows a source holds."""
+    held = (
+        pair.as_py()
+        for rows in tables.values()
+        if "source" in rows.column_names
+        for pair in rows["source"].value_counts()
+    )
+    return sum(found["counts"] for found in held if source in found["values"].split("+"))
 
 
 def _provenance(atlas: Atlas) -> list[tuple[str, list[str]]]:

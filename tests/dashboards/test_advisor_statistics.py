@@ -135,7 +135,8 @@ def test_intervals_cover_checkpoints_that_were_not_tried() -> None:
 
 
 def test_extrapolation_widens_the_interval() -> None:
-    x, y = np.arange(6.0), np.array([0.1, 0.2, 0.2, 0.4, 0.4, 0.5])
+    x: Array = np.arange(6, dtype=np.float64)
+    y = np.array([0.1, 0.2, 0.2, 0.4, 0.4, 0.5])
     line = ours.Line(x, y, 0.05)
     widths = [line.predict(at)[2] - line.predict(at)[1] for at in (2.5, 5.0, 20.0)]
     assert widths == sorted(widths)

@@ -180,11 +180,14 @@ def test_conflicts_are_published_and_told(tmp_path: Path) -> None:
     for name, cv in (("alice", 0.3), ("bob", 0.4)):
         results = synthetic.start(tmp_path / name)
         synthetic.head(results, "pico-64", 512, cv)
+        synthetic.head(results, "pico-64", 256, 0.2)
+    synthetic.head(tmp_path / "bob", "pico-64", 1024, 0.5)
     atlas = merge(tmp_path / "alice", tmp_path / "bob", names=["alice", "bob"])
     assert export(atlas, tmp_path / "out", "parquet", "odc-by")["conflicts"] == 1
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| values | `head` | `norm_cv` |" in card
     assert "0.3; 0.4" in card
+    assert "- alice: 2 rows\n- bob: 3 rows" in card
     listed = pq.read_table(tmp_path / "out" / "conflicts.parquet")
     assert listed["values"].to_pylist() == [["0.3", "0.4"]]
 
