@@ -149,20 +149,25 @@ def _ask(url: str, headers: Mapping[str, str], method: str = "GET") -> str | Non
     return told.decode("utf-8", "replace")
 
 
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    made = argparse.ArgumentParser(description="Drain this machine's Ray node before it goes.")
+    made.add_argument(
+        "--address", default=os.environ.get("RAY_ADDRESS"), help="IP:PORT of the head"
+    )
+    made.add_argument("--server", metavar="URL", help="the metadata server; default: the cloud's")
+    which = made.add_mutually_exclusive_group(required=True)
+    which.add_argument("--cloud", choices=tuple(_SERVERS), help="wait for this cloud's notice")
+    which.add_argument("--now", type=float, metavar="SECONDS", help="the machine goes by then")
+    return made
+
+
 def main() -> None:
     """Waits for a notice, or takes the call as one, and drains."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    parser = argparse.ArgumentParser(description="Drain this machine's Ray node before it goes.")
-    parser.add_argument(
-        "--address", default=os.environ.get("RAY_ADDRESS"), help="IP:PORT of the head"
-    )
-    parser.add_argument("--server", metavar="URL", help="the metadata server; default: the cloud's")
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--cloud", choices=tuple(_SERVERS), help="wait for this cloud's notice")
-    which.add_argument("--now", type=float, metavar="SECONDS", help="the machine goes by then")
-    options = parser.parse_args()
+    options = parser().parse_args()
     if not options.address:
-        parser.error("name the head with --address, or in RAY_ADDRESS")
+        parser().error("name the head with --address, or in RAY_ADDRESS")
     if options.now is None:
         ask = {"aws": aws_notice, "gcp": gcp_notice}[options.cloud]
         deadline = wait_for_notice(partial(ask, options.server or _SERVERS[options.cloud]))
