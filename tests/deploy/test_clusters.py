@@ -73,7 +73,7 @@ def _check_instance(cloud: str, node: dict[str, Any]) -> None:
     shape = service.operation_model("RunInstances").input_shape
     assert shape is not None
     validate_parameters({**node, "MinCount": 1, "MaxCount": 1}, shape)
-    assert node["InstanceType"] in shape.members["InstanceType"].enum  # type: ignore[attr-defined]
+    assert node["InstanceType"] in shape.members["InstanceType"].enum
 
 
 @pytest.mark.parametrize("cloud", FILES)

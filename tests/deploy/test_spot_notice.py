@@ -65,7 +65,7 @@ def test_a_server_that_is_away_is_asked_again(
         answer = answers.pop(0)
         if isinstance(answer, OSError):
             raise answer
-        return answer  # type: ignore[no-any-return]
+        return answer
 
     assert spot_notice.wait_for_notice(notice) == 7.0
     assert [record.message.partition(": ")[2] for record in caplog.records] == ["away", "away"]
