@@ -12,6 +12,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from jobs.errors import DataError
+from workers.tally import phase
 from workers.weights import read_weights, weight_files
 
 # A bar for every load would tear the run's own progress apart.
@@ -61,6 +62,7 @@ class LoadedCheckpoint(LoadedModel):
         return len(self.tokenizer)
 
 
+@phase("load")
 def load_checkpoint(
     path: Path, tokenizer: Path, dtype: str, device: str, allow_bin: bool = False
 ) -> LoadedCheckpoint:

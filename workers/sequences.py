@@ -20,6 +20,7 @@ from jobs.streams import HubStream
 from jobs.text_spec import Sequences
 from workers.documents import read_documents
 from workers.hub import load_tokenizer
+from workers.tally import phase
 
 _BATCH = 512
 
@@ -80,6 +81,7 @@ def load_sequences(folder: Path) -> TokenSequences:
     )
 
 
+@phase("make")
 def draw_sequences(
     text: TextFiles | Path | HubStream,
     draw: Sequences,
