@@ -28,6 +28,7 @@ from orchestrator.hardware import (
     threads_per_worker,
 )
 from orchestrator.lease import NAMESPACE
+from orchestrator.metrics import announce
 
 _OBJECT_STORE_BYTES = 512 * 2**20
 _ANSWER_SECONDS = 5.0
@@ -92,6 +93,8 @@ def connect(address: str | None) -> None:
             _check_head(address)
         # Named, since Ray would look for a cluster again, and "local" asks for one of our own.
         ray.init(address=address or "local", **options)
+        if address is None:
+            announce()
     except (ConnectionError, ValueError, RuntimeError, OSError, RayError) as error:
         raise UsageError(
             f"no Ray cluster can be used at {named or address or 'this machine'}: "

@@ -25,7 +25,7 @@ from orchestrator.store import Store
 from orchestrator.upkeep import report
 
 if TYPE_CHECKING:
-    from orchestrator.drive import Executor, How
+    from orchestrator.drive import Executor, How, Watcher
 
 _SHOWN_FAILURES = 5
 
@@ -101,13 +101,20 @@ def _work(
         wanted = executor.workers[1]
         guesses = expected.seconds_by_kind
         view = ProgressView(plan.cells, ledger.done, console, wanted, publish, guesses)
-        states = drive(plan, store, executor, view, how).states
+        others = _meters(plan, view) if options.executor == "ray" else []
+        states = drive(plan, store, executor, view, how, others).states
     # What failed or waits for it took no time: then there is nothing to compare.
     whole = all(states[cell.id] == "done" for cell in left)
     against = f"; the estimate was {brief(expected)}" if whole else ""
     console.print(f"done in {duration(view.seconds)}{against}", markup=False)
     seconds = {"worked_seconds": round(view.seconds, 1)}
     return seconds | ({"estimated_seconds": round(expected.seconds, 1)} if whole else {})
+
+
+def _meters(plan: Plan, view: ProgressView) -> list["Watcher"]:
+    from orchestrator.metrics import RunMeter
+
+    return [RunMeter(plan.study.name, plan.cells, view.remaining_seconds)]
 
 
 @contextmanager

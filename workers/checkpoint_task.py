@@ -17,6 +17,7 @@ from workers.measure import Rows, checkpoint_rows, geometry_rows, head_rows, los
 from workers.sensitivity import sensitivity_rows
 from workers.sequences import TokenSequences, load_sequences
 from workers.sweeps import sweep_rows
+from workers.tally import phase
 from workers.telling import Clock, Report, Task, finished, reporting_failure
 from workers.weight_files import are_pickled
 
@@ -146,6 +147,7 @@ def _of_text(
             raise ValueError(f"a cell of kind {cell.work.kind} reads no text")
 
 
+@phase("forward")
 def _asked(
     cell: Cell, loaded: LoadedCheckpoint, task: Task, files: Files, report: Report
 ) -> dict[str, Rows]:

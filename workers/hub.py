@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from jobs.errors import DataError
 from jobs.sources import CHAT_TEMPLATE_FILE, Produced, Source
+from workers.tally import phase
 from workers.weights import read_weights, weight_files
 
 # A bar for every load would tear the run's own progress apart.
@@ -62,6 +63,7 @@ class LoadedCheckpoint(LoadedModel):
         return len(self.tokenizer)
 
 
+@phase("load")
 def load_checkpoint(
     path: Path, tokenizer: Path, dtype: str, device: str, allow_bin: bool = False
 ) -> LoadedCheckpoint:

@@ -21,6 +21,7 @@ from workers.hub import take_chat_template
 from workers.kernels import passk
 from workers.measure import Rows
 from workers.problems import Problem, has_template, load_problems, problem_ids
+from workers.tally import phase
 from workers.telling import Clock, Report, Task, finished, reporting_failure
 from workers.weight_files import are_pickled
 
@@ -122,7 +123,7 @@ def _sample_one(
     def progress(done: int, total: int) -> None:
         report(Progress(cell.id, done * work.sampling.samples, total * work.sampling.samples))
 
-    with holding(folder, work.sampling, device, length) as engine:
+    with holding(folder, work.sampling, device, length) as engine, phase("sample"):
         name, sampled = engine.name, engine.sample(asked, work.sampling, progress)
     texts = [
         _texts(folder.tokenizer, each.ids, tokens)
@@ -130,11 +131,12 @@ def _sample_one(
     ]
     # All at once, so that one that is slow to grade holds up no other.
     chosen = [problems[place] for place in places for _ in range(work.sampling.samples)]
-    grades = read.grade(
-        [problem.prompt for problem in chosen],
-        [problem.reference for problem in chosen],
-        [text for of_problem in texts for text in of_problem],
-    )
+    with phase("grade"):
+        grades = read.grade(
+            [problem.prompt for problem in chosen],
+            [problem.reference for problem in chosen],
+            [text for of_problem in texts for text in of_problem],
+        )
     rows = [
         _row(
             work,

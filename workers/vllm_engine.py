@@ -16,6 +16,7 @@ from jobs.errors import DataError
 from jobs.posttrain_work import Sampling
 from workers.engines import Asked, ModelFolder, room, seed_of
 from workers.hub import is_out_of_memory
+from workers.tally import count
 from workers.threads import fixed_threads
 
 _ENVIRONMENT = {
@@ -119,10 +120,12 @@ class VllmEngine:
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     if output.finished:
-                        found[int(output.request_id)] = [
+                        drawn = [
                             _without_end(list(sample.token_ids), folder.ends)
                             for sample in output.outputs
                         ]
+                        count("sampled_tokens", "vllm", sum(map(len, drawn)))
+                        found[int(output.request_id)] = drawn
                         report(len(found), len(problems))
         # Requests are numbered in the order in which they came.
         return [found[number] for number in sorted(found)]

@@ -27,6 +27,7 @@ from workers.judge import EndpointClient, Verdict
 from workers.local_judge import LikelihoodJudge
 from workers.measure import Rows
 from workers.respond import answers
+from workers.tally import phase
 from workers.winrate_rows import Key, judgement_row, winrate_row
 
 _JUDGED = "judged.jsonl"
@@ -39,6 +40,7 @@ class Judge(Protocol):
         """Returns which of two answers is preferred."""
 
 
+@phase("grade")
 def winrate_tables(
     cell_id: str,
     work: WinrateWork,

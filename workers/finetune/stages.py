@@ -34,6 +34,7 @@ from workers.grade import grader
 from workers.hub import load_checkpoint
 from workers.measure import Rows
 from workers.records import load_records
+from workers.tally import phase
 from workers.telling import Clock, Report, Task, finished, reporting_failure
 from workers.threads import fixed_threads
 
@@ -86,6 +87,7 @@ def _make(cell: Cell, task: Task, files: Files, report: Report) -> None:
         (folder / ROWS).write_text(json.dumps(rows))
 
 
+@phase("train")
 def run_stage(
     work: PosttrainWork,
     weights: Path,
