@@ -281,7 +281,7 @@ def _measure(cell: Cell) -> tuple[object, ...]:
                 recipe.dtype,
             )
         case PosttrainWork() as work:
-            return work.kind, work.training, work.threads, work.dtype
+            return work.kind, work.training, work.threads, work.dtype, work.processes
         case SampleWork() as work:
             return work.kind, work.count, work.sampling
         case RespondWork() as work:
