@@ -94,8 +94,7 @@ def _work(
         if not left:  # Another run did it while this one waited.
             return {}
         open_executor = _ray_executor if options.executor == "ray" else _inline_executor
-        tasks = len({cell.group for cell in left})
-        executor, how, machines = open_executor(store, tasks, options, console)
+        executor, how, machines = open_executor(store, left, options, console)
         closing.callback(executor.close)
         expected = estimate_plan(plan, store.place, ledger, left, machines)
         console.print(f"estimate: {brief(expected)}", markup=False)

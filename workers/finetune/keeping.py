@@ -76,7 +76,8 @@ class Publisher:
             return None
         # Without weights of its own, so that there is no second copy of them.
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(self.config, dtype=torch.float32)
+            config = copy.deepcopy(self.config)
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
             adapters = adapter_config(self.work, model)
             if adapters is not None:
                 model = get_peft_model(model, adapters)

@@ -7,6 +7,7 @@ a block computes. Accelerate knows it for accelerators alone; here CPUs do the s
 from typing import Any
 
 import torch
+from accelerate.parallelism_config import ParallelismConfig
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
@@ -14,19 +15,23 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from trl.trainer import dpo_trainer, grpo_trainer
 
-OPTIONS: dict[str, Any] = {
-    "fsdp": True,
-    # Each process saves what it has: resuming needs as many of them, which the identity fixes.
-    "fsdp_config": {"version": 2, "state_dict_type": "SHARDED_STATE_DICT"},
-}
-"""What a trainer's arguments say of it."""
+
+def options(processes: int) -> dict[str, Any]:
+    """Returns what a trainer's arguments say of it."""
+    return {
+        "fsdp": True,
+        # Each process saves what it has: resuming needs as many, which the identity fixes.
+        "fsdp_config": {"version": 2, "state_dict_type": "SHARDED_STATE_DICT"},
+        # Else PyTorch would take GPUs, where it knows of such, also for what trains on CPUs.
+        "parallelism_config": ParallelismConfig(dp_shard_size=processes),
+    }
 
 
 def prepare(arguments: Any, model: Any) -> Any:
     """Makes ready what a trainer will split, before it is made.
 
     Args:
-        arguments: The trainer's arguments, with `OPTIONS`.
+        arguments: The trainer's arguments, with `options`.
         model: The whole model, on the CPU.
 
     Returns:

@@ -207,7 +207,7 @@ def _options(work: PosttrainWork, device: str, output: Path) -> dict[str, Any]:
         # is memory enough to keep activations.
         "bf16": work.dtype == "bfloat16",
         "gradient_checkpointing": device != "cpu",
-        **(sharded.OPTIONS if work.processes > 1 else {}),
+        **(sharded.options(work.processes) if work.processes > 1 else {}),
     }
 
 
