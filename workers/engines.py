@@ -124,6 +124,7 @@ def holding(folder: ModelFolder, sampling: Sampling, device: str, length: int) -
 
     Raises:
         DataError: An engine that isn't installed, or refuses the model or the temperature.
+        CellError: An engine that needs more GPUs than there are.
     """
     if sampling.engine == "vllm" and sampling.temperature < _LEAST_TEMPERATURE:
         raise DataError(
