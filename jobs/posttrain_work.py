@@ -111,7 +111,7 @@ class PosttrainWork:
     """
 
     kind: ClassVar[str] = "posttrain"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     table: ClassVar[str] = "posttrain"
     stage: ClassVar[Literal["posttrain"]] = "posttrain"
     patience: ClassVar[float] = 3600.0

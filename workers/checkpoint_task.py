@@ -6,7 +6,7 @@ from jobs.capability_work import AblationWork, EvalWork, GenerateWork, Memorizat
 from jobs.cells import Cell
 from jobs.events import Progress, Started
 from jobs.finetune_work import SensitivityWork
-from jobs.sources import Source
+from jobs.sources import Produced, Source
 from jobs.winrate_work import RespondWork
 from jobs.work import CheckpointWork, GeometryWork, HeadWork, LossWork, precision
 from workers import artifacts
@@ -39,7 +39,8 @@ def measure_checkpoint(
         task.device,
         are_pickled(source),
     )
-    take_chat_template(loaded.tokenizer, source, weights)
+    if isinstance(source, Produced):
+        take_chat_template(loaded.tokenizer, weights)
     load_seconds = clock.lap()
     texts: dict[str, list[Cell]] = {}
     asking: list[Cell] = []

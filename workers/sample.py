@@ -12,6 +12,7 @@ from jobs.cells import Cell
 from jobs.errors import DataError
 from jobs.events import Progress, Started
 from jobs.posttrain_work import PassKWork, Records, SampleWork
+from jobs.sources import Produced
 from workers import artifacts
 from workers.artifacts import ROWS, Files
 from workers.engines import Asked, ModelFolder, holding, read_folder
@@ -82,7 +83,8 @@ def _sample(cells: Sequence[Cell], task: Task, files: Files, report: Report, clo
         ExitStack() as stack,
     ):
         folder = read_folder(weights, tokenizer, checkpoint.digest, are_pickled(checkpoint.source))
-        take_chat_template(folder.tokenizer, checkpoint.source, weights)
+        if isinstance(checkpoint.source, Produced):
+            take_chat_template(folder.tokenizer, weights)
         known: _Known = {}
         for cell in cells:
             with reporting_failure([cell], report):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from jobs.errors import DataError
-from jobs.sources import TextFiles
+from jobs.sources import Produced, TextFiles
 from jobs.winrate_spec import EndpointJudge
 from jobs.winrate_work import JudgeCheckpoint, WinrateWork
 from workers import artifacts
@@ -155,7 +155,8 @@ def _local(judge: JudgeCheckpoint, files: Files, device: str) -> Iterator[Judge]
         artifacts.held(files, judge.tokenizer, unheard) as tokenizer,
     ):
         loaded = load_checkpoint(weights, tokenizer, judge.dtype, device)
-        take_chat_template(loaded.tokenizer, judge.source, weights)
+        if isinstance(judge.source, Produced):
+            take_chat_template(loaded.tokenizer, weights)
         yield LikelihoodJudge(loaded)
 
 

@@ -20,11 +20,10 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 
 from jobs.errors import DivergedError
 from jobs.posttrain_work import PosttrainWork
-from jobs.sources import TOKENIZER_FILES
+from jobs.sources import CHAT_TEMPLATE_FILE, TOKENIZER_FILES
 from workers.finetune import chats, group, sharded
 from workers.finetune.trainers import adapter_config
 
-_TEMPLATE = "chat_template.jinja"
 _STATE_EVERY_SECONDS = 300.0
 
 
@@ -67,7 +66,7 @@ class Publisher:
             _copy(self.weights, target, ("generation_config.json",))
             _copy(self.tokenizer, target, TOKENIZER_FILES)
             if self.words.chat_template and not self.had_template:
-                (target / _TEMPLATE).write_text(chats.CHAT_TEMPLATE, encoding="utf-8")
+                (target / CHAT_TEMPLATE_FILE).write_text(chats.CHAT_TEMPLATE, encoding="utf-8")
 
     def _gathered(self, split: Any) -> Any:
         """Returns the model in one piece in the first process; None in the others."""

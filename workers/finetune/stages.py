@@ -11,6 +11,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from jobs.cells import Cell
 from jobs.errors import CellError, DataError
 from jobs.events import Progress, Started
 from jobs.posttrain_work import PosttrainWork
+from jobs.sources import Produced
 from workers import artifacts
 from workers.artifacts import ROWS, Files
 from workers.finetune import group, rlvr
 from workers.finetune.keeping import Keeper, Publisher
 from workers.finetune.trainers import trainer_of
 from workers.grade import grader
-from workers.hub import load_checkpoint
+from workers.hub import load_checkpoint, take_chat_template
 from workers.measure import Rows
 from workers.records import Record, load_records
 from workers.tally import phase
@@ -77,7 +79,8 @@ def _make(cell: Cell, task: Task, files: Files, report: Report) -> None:
         weights = stack.enter_context(artifacts.held(files, checkpoint.source, progress))
         tokenizer = stack.enter_context(artifacts.held(files, checkpoint.tokenizer, progress))
         folder = stack.enter_context(artifacts.resumable_artifact(files, cell.id))
-        rows = run_stage(work, weights, tokenizer, files, folder, task.device, progress)
+        learnt = isinstance(checkpoint.source, Produced)
+        rows = run_stage(work, weights, tokenizer, files, folder, task.device, progress, learnt)
         (folder / ROWS).write_text(json.dumps(rows))
 
 
@@ -90,6 +93,7 @@ def run_stage(
     folder: Path,
     device: str,
     report: Callable[[int, int], None],
+    learnt: bool = False,
 ) -> Rows:
     """Runs one stage, in as many processes as the work says, and writes its checkpoints.
 
@@ -106,6 +110,8 @@ def run_stage(
         folder: Where the checkpoints go; that of an earlier, killed call is resumed.
         device: `cpu`, `cuda` or `mps`.
         report: Called with (steps done, all steps).
+        learnt: Whether a chain made the checkpoint, so that a chat template beside its weights is
+            what it was trained with.
 
     Returns:
         One row per optimizer step: the own columns of table `posttrain`.
@@ -122,11 +128,12 @@ def run_stage(
     _check_devices(work.processes, device)
     shutil.rmtree(folder / "state" / "trainer", ignore_errors=True)  # Half saved at a kill.
     given = (work, weights, tokenizer, load_records(work.records, files), folder)
+    run = partial(train, learnt=learnt)
     if work.processes == 1:
-        rows = train(*given, device, report)
+        rows = run(*given, device, report)
     else:
         kind = device.partition(":")[0]
-        rows = group.together(work.processes, kind, train, given, report)
+        rows = group.together(work.processes, kind, run, given, report)
     shutil.rmtree(folder / "state", ignore_errors=True)
     return rows
 
@@ -139,6 +146,7 @@ def train(
     folder: Path,
     device: str,
     report: Callable[[int, int], None],
+    learnt: bool = False,
 ) -> Rows:
     """Does what `run_stage` says, alone or as one process of a group, and leaves the last state."""
     training, state = work.training, folder / "state"
@@ -156,6 +164,8 @@ def train(
     config.dtype = getattr(torch, work.dtype)
     model.requires_grad_(True)
     had_template = bool(words.chat_template)
+    if learnt:
+        take_chat_template(words, weights)
     publish = Publisher(work, weights, tokenizer, config, words, had_template, folder).publish
     keeper = Keeper(work, state, publish, report)
     grading = (

@@ -88,11 +88,11 @@ def toy_grader(_records: Records, _time_limit: float) -> Iterator[Grader]:
     yield grade
 
 
-def train_with_toy_grader(*arguments: Any) -> Rows:
+def train_with_toy_grader(*arguments: Any, **options: Any) -> Rows:
     """What a process of a group runs where `toy_grader` judges: patches don't reach it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("workers.finetune.stages.grader", toy_grader)
-        return train(*arguments)
+        return train(*arguments, **options)
 
 
 def train_all(given: Sequence[tuple[Any, ...]], *others: Any) -> list[Rows | DivergedError]:
