@@ -2,7 +2,6 @@
 
 import logging
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,7 @@ from tests.workers.finetune.staging import (
     stage_work,
     toy_grader,
 )
-from workers.artifacts import SharedFiles
 from workers.finetune import keeping
-from workers.finetune.chats import CHAT_TEMPLATE
-from workers.finetune.stages import run_stage
 from workers.hub import load_checkpoint
 from workers.measure import Rows
 
@@ -109,21 +105,6 @@ def test_a_stage_leaves_checkpoints_and_a_row_of_every_step(
     assert printed.out == ""
     assert printed.err == ""
     assert not caplog.records
-
-
-def test_the_template_that_a_chain_has_learnt_goes_on_with_it(
-    make: Make, checkpoint: Path, tmp_path: Path
-) -> None:
-    begun = tmp_path / "begun"
-    shutil.copytree(checkpoint, begun)
-    (begun / "chat_template.jinja").write_text(CHAT_TEMPLATE)
-    for learnt in (False, True):
-        folder = tmp_path / f"made-{learnt}"
-        folder.mkdir()
-        files = SharedFiles(folder / "results")
-        work = make("rlvr", steps=1, save_steps=())
-        run_stage(work, begun, checkpoint, files, folder, "cpu", lambda *_: None, learnt)
-        assert (folder / "step1" / "chat_template.jinja").is_file() == learnt
 
 
 @pytest.mark.parametrize(
