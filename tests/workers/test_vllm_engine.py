@@ -194,8 +194,8 @@ def observe_split(series: Path, folder: Path) -> None:
     def sampled(name: str, parallel: int) -> Any:
         results = folder / str(len(list(folder.iterdir())))
         results.mkdir()
-        changes = {"engine": "vllm", "temperature": 1.5, "tensor_parallel": parallel}
-        cell = sample_cell(folder / name, records, **changes)
+        changes: dict[str, Any] = {"temperature": 1.5, "tensor_parallel": parallel}
+        cell = sample_cell(folder / name, records, engine="vllm", **changes)
         return [row["texts"] for row in rows_of([cell], results)]
 
     def logprobs_of_prompt() -> list[float]:

@@ -5,7 +5,6 @@ one ends. They talk to each other over the loopback interface and a file, and to
 """
 
 import os
-import pickle
 import signal
 import sys
 import tempfile
@@ -16,14 +15,16 @@ from contextlib import suppress
 from datetime import timedelta
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
-from multiprocessing.pool import ExceptionWithTraceback
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 import torch
 from torch import distributed
 from tqdm import tqdm
+
+from jobs.errors import EigentraceError
 
 _LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 # How long one waits for the others: the first one writes checkpoints and reads records alone.
@@ -74,16 +75,16 @@ def together(
                     members[ear] = member
                     member.start()
             found = _listen(members, report)
-            for ear, member in members.items():
+            for ear, done in members.items():
                 ear.close()
-                member.join(_ENDING_SECONDS)
+                done.join(_ENDING_SECONDS)
             return found
         finally:
-            for ear, member in members.items():
+            for ear, left in members.items():
                 ear.close()
-                if member.pid is not None:
-                    member.kill()
-                    member.join()
+                if left.pid is not None:
+                    left.kill()
+                    left.join()
 
 
 def first() -> bool:
@@ -161,7 +162,8 @@ def _member(
         found = function(*arguments, device, report)
         word = "result", found if rank == 0 else None
     except Exception as error:  # noqa: BLE001 - it is raised where the group was called.
-        told = ExceptionWithTraceback(_portable(error), error.__traceback__)
+        told = _portable(error)
+        told.add_note(f"in trainer {rank + 1} of {count}:\n{''.join(format_exception(error))}")
         word = "error", (time.monotonic(), told)
     mouth.send(word)
     with suppress(EOFError):
@@ -169,12 +171,13 @@ def _member(
 
 
 def _portable(error: Exception) -> Exception:
-    """Returns an error that another process can read: itself, or what it says."""
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own, a moment ago.
-    except Exception:  # noqa: BLE001 - whatever its class does when it is copied.
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+    """Returns an error that another process can read, and of a type that tells the cause."""
+    known = isinstance(error, EigentraceError | MemoryError | torch.OutOfMemoryError)
+    if known or type(error) in (OSError, RuntimeError):
+        return error
+    if isinstance(error, OSError):
+        return OSError(str(error))
+    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _end_with_parent() -> None:

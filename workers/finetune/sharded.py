@@ -57,13 +57,13 @@ def gather_precisely(trainer: Any) -> None:
         )
 
 
-def whole_state(model: Any) -> dict[str, torch.Tensor]:
+def whole_state(model: Any) -> dict[str, Any]:
     """Returns all weights, on the CPU of the first process; of the others, which must call too, {}.
 
     Their names are those of the model as it was before it was split.
     """
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    found: dict[str, torch.Tensor] = get_model_state_dict(model, options=options)
+    form = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    found: dict[str, Any] = get_model_state_dict(model, options=form)
     return found
 
 

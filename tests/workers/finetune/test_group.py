@@ -91,8 +91,11 @@ def test_the_first_one_answers_for_all() -> None:
     ],
 )
 def test_one_that_fails_ends_all(deed: str, kind: type[Exception], said: str) -> None:
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=said) as error:
         group.together(2, "cpu", fail, (deed,), print)
+    # Where it happened is told as well, of one that could tell it.
+    notes = "".join(getattr(error.value, "__notes__", ()))
+    assert ("in trainer 2 of 2" in notes and "test_group.py" in notes) == (deed != "killed")
     assert not children()
 
 
