@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Setting:
         task: What is learned.
         arms: Its arms.
         norm_cv: Norm CV of the model's head by revision.
+        overlap_std: Standard deviation of the overlaps of its rows, likewise.
     """
 
     label: str
@@ -45,6 +46,7 @@ class Setting:
     task: str
     arms: tuple[Arm, ...]
     norm_cv: dict[str, float]
+    overlap_std: dict[str, float] = field(default_factory=dict)
 
     @property
     def plain(self) -> list[Arm]:
@@ -100,9 +102,12 @@ def read_finetuned(results: str | Path | Place) -> Finetuned | None:
     settings = []
     for key, members in groups.items():
         model = tuple(members[0].labels[name] for name in MODEL)
-        spread = next((p.values for p in known[model] if p.name == "norm_cv"), {})
+        norm_cv, overlap_std = (
+            next((dict(p.values) for p in known[model] if p.name == name), {})
+            for name in ("norm_cv", "overlap_std")
+        )
         task = members[0].labels["task"]
-        settings.append(Setting(names[key], model, task, tuple(members), dict(spread)))
+        settings.append(Setting(names[key], model, task, tuple(members), norm_cv, overlap_std))
     models = {setting.model for setting in settings}
     return Finetuned(
         settings=tuple(sorted(settings, key=lambda setting: natural(setting.label))),

@@ -15,7 +15,7 @@ from jobs.errors import StoreError, UsageError
 from jobs.place import Place
 from jobs.records import MARKER, SIDE_TABLES, TABLES
 
-DERIVED = ("phases", "toy_phases", "correlations")
+DERIVED = ("phases", "toy_phases", "correlations", "capability_correlations")
 """Tables that are computed from the others when they are read."""
 
 _PRIMARY = {
@@ -119,11 +119,17 @@ def check_results(results: str | Path | Place) -> Place:
 
 def _derived(table: str, results: str | Path | Place, columns: Collection[str] | None) -> pa.Table:
     # Imported here: they read their tables through `load`.
+    from dashboards.capability_correlations import capability_correlations
     from dashboards.correlations import correlations
     from dashboards.phases import phases
     from dashboards.toy_phases import toy_phases
 
-    tables = {"phases": phases, "toy_phases": toy_phases, "correlations": correlations}
+    tables = {
+        "phases": phases,
+        "toy_phases": toy_phases,
+        "correlations": correlations,
+        "capability_correlations": capability_correlations,
+    }
     found = tables[table](check_results(results))
     return (
         found if columns is None else found.select([n for n in found.column_names if n in columns])
