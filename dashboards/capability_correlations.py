@@ -4,6 +4,7 @@ Accuracies, memorization and pass@k of each model over its checkpoints, correlat
 of geometry and head; beside each what the step, the loss, the learning rate and random walks give.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from dashboards import query
-from dashboards.finetune_trials import Row, finite
+from dashboards.finetune_trials import Row
 from dashboards.predictors import MODEL, Predictor, learning_rates, predictors
 from dashboards.series_correlations import COLUMNS as STATISTICS
 from dashboards.series_correlations import FEWEST, OF_SERIES, SERIES, over_checkpoints
@@ -65,7 +66,7 @@ def capability_correlations(results: str | Path | Place) -> pa.Table:
     outcomes: _Outcomes = defaultdict(lambda: defaultdict(dict))
     losses: dict[tuple[Any, ...], dict[str, dict[str, float]]] = defaultdict(dict)
     for outcome, row, value in _measured(results):
-        if row["step"] is None or not finite(value):
+        if row["step"] is None or value is None or not math.isfinite(value):
             continue
         model = tuple(row[name] for name in MODEL)
         steps[model][row["revision"]] = row["step"]

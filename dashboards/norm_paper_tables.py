@@ -9,7 +9,7 @@ from dashboards.finetune_layout import Table
 from dashboards.finetune_tables import Finetuned, Setting, arm_label, correlations_of
 from dashboards.finetune_trials import Arm
 from dashboards.paper_lines import Line, comparison
-from dashboards.published import NORM, PaperModel, belongs_to
+from dashboards.published import NORM, PaperModel, Source, Value, belongs_to
 from dashboards.tables import Measured, by_series
 
 _TASK = "arc_easy"
@@ -113,6 +113,10 @@ def _correlated(found: Finetuned | None, setting: Setting, models: Models) -> It
             )
 
 
+def _printed(source: Source, row: str, column: str, comparable: bool) -> Value | None:
+    return source.find("", row, column) if comparable else None
+
+
 def _equalized(setting: Setting, models: Models) -> Iterator[Line]:
     arm = setting.reference
     if arm is None:
@@ -125,15 +129,12 @@ def _equalized(setting: Setting, models: Models) -> Iterator[Line]:
         at = f"step {row['step']:,}"
         named = f"{setting.label}, {at}"
 
-        def printed(column: str, at: str = at) -> object:
-            return paper.TABLE_2.find("", at, column) if papers else None
-
         if row["intervention"] == "none":
             yield Line(
                 named,
                 "norm CV",
                 row["norm_cv"],
-                published=printed("norm CV"),  # type: ignore[arg-type]
+                published=_printed(paper.TABLE_2, at, "norm CV", papers),
             )
         what = f"fine-tunability, {row['intervention']}"
         yield Line(
@@ -144,7 +145,7 @@ def _equalized(setting: Setting, models: Models) -> Iterator[Line]:
             row["finetunability_high"],
             row["finetunability_n"],
             "seeds",
-            printed(what),  # type: ignore[arg-type]
+            _printed(paper.TABLE_2, at, what, papers),
         )
         if row["intervention"] == "equalize":
             yield Line(
@@ -153,7 +154,7 @@ def _equalized(setting: Setting, models: Models) -> Iterator[Line]:
                 row["change_percent"],
                 n=row["finetunability_difference_n"],
                 of="pairs",
-                published=printed("change, %"),  # type: ignore[arg-type]
+                published=_printed(paper.TABLE_2, at, "change, %", papers),
             )
 
 
@@ -167,9 +168,6 @@ def _ranks(found: Finetuned | None, setting: Setting, models: Models) -> Iterato
         named, at = f"{setting.label}, {row['targets']}", f"rank {row['rank']}"
         same = papers and row["targets"] == _RECIPE["targets"]
 
-        def printed(column: str, at: str = at, same: bool = same) -> object:
-            return paper.TABLE_3.find("", at, column) if same else None
-
         yield Line(
             f"{named}, {at}",
             "r of norm CV",
@@ -178,7 +176,7 @@ def _ranks(found: Finetuned | None, setting: Setting, models: Models) -> Iterato
             row["pearson_high"],
             row["n"],
             "checkpoints",
-            printed("r of norm CV"),  # type: ignore[arg-type]
+            _printed(paper.TABLE_3, at, "r of norm CV", same),
         )
         yield Line(
             f"{named}, {at}",
@@ -186,7 +184,7 @@ def _ranks(found: Finetuned | None, setting: Setting, models: Models) -> Iterato
             row["spread"],
             n=row["n"],
             of="checkpoints",
-            published=printed("spread"),  # type: ignore[arg-type]
+            published=_printed(paper.TABLE_3, at, "spread", same),
         )
 
 

@@ -55,6 +55,15 @@ CRITERION = (
 """What `survives` goes by, for readers."""
 
 
+VERDICTS = {True: "yes", False: "no", None: "–"}
+"""How `survives` is written."""
+
+
+def share(value: float | None) -> str:
+    """Formats the share of random walks."""
+    return "–" if value is None else f"{value:.3f}"
+
+
 def walk_correlations(outcome: Sequence[float]) -> Array | None:
     """Returns |Pearson r| of an outcome with random walks of its length, ascending.
 

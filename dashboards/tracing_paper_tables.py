@@ -10,7 +10,7 @@ from dashboards import query
 from dashboards.charts import Z95
 from dashboards.finetune_layout import Table, table, text
 from dashboards.finetune_words import coefficient, interval, pvalue
-from dashboards.null_models import CRITERION
+from dashboards.null_models import CRITERION, VERDICTS, share
 from dashboards.paper_lines import Line, comparison, difference
 from dashboards.published import TRACING, PaperModel, Value, belongs_to
 from dashboards.tables import Measured, Row, checkpoint_key, model_labels
@@ -131,10 +131,10 @@ def _correlations(measured: Measured, models: Models) -> Table:
         ("Log step alone", lambda row: coefficient(row["null_log_step"])),
         ("Loss alone", lambda row: coefficient(row["null_loss"])),
         ("Learning rate alone", lambda row: coefficient(row["null_learning_rate"])),
-        ("Random walks", _walks),
+        ("Random walks", lambda row: share(row["walk_pvalue"])),
         ("Given log step", _partial),
         ("First differences", lambda row: coefficient(row["differences_pearson"])),
-        ("Survives", lambda row: {True: "yes", False: "no", None: "–"}[row["survives"]]),
+        ("Survives", lambda row: VERDICTS[row["survives"]]),
     ]
     told = (
         f" Published: {paper.TABLE_9.place} of the paper on {TRACING}. {paper.TABLE_9.note}"
@@ -196,10 +196,6 @@ def _difference(row: dict[str, Any]) -> str:
 
 def _interval(row: Row) -> str:
     return interval(row["pearson_low"], row["pearson_high"], coefficient).strip() or "–"
-
-
-def _walks(row: Row) -> str:
-    return "–" if row["walk_pvalue"] is None else f"{row['walk_pvalue']:.2f}"
 
 
 def _partial(row: Row) -> str:

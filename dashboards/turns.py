@@ -117,14 +117,13 @@ def _largest_rises(covariance: Array) -> Array:
     errors = _errors_of_differences(covariance)
     # A difference without an error is no rise, however large.
     weights = np.divide(1.0, errors, out=np.zeros_like(errors), where=errors > 0)
-    known = (errors > 0).any(axis=1)
     generator = np.random.default_rng(0)
     found = []
     for _ in range(_DRAWS // _BATCH):
         # One row for each point: a pass over pairs then stays within the processor's cache.
         drawn = root @ generator.standard_normal((_BATCH, len(root))).T
         largest = np.full(_BATCH, -np.inf)
-        for later in np.flatnonzero(known[1:]) + 1:
+        for later in range(1, len(root)):
             rises = (drawn[later] - drawn[:later]) * weights[later, :later, None]
             rises[weights[later, :later] == 0] = -np.inf
             np.maximum(largest, rises.max(axis=0), out=largest)

@@ -78,7 +78,7 @@ def test_page_in_a_browser(results: Path, browser: Any) -> None:
                 "return [all.length, all.filter(d => !d.querySelector('svg path')).length,"
                 " document.documentElement.scrollWidth - innerWidth]"
             )
-            assert (drawings, empty) == (8, 0)
+            assert (drawings, empty) == (11, 0)
             assert wide <= 0, f"the page is {wide} px wider than {width} px"
             assert browser.get_log("browser") == []
     browser.execute_script("document.querySelector('input[value=tokens]').click()")
