@@ -8,12 +8,12 @@ from dashboards.finetune_charts import INTERVAL, OUTCOME_NAMES, ends, lines, tol
 from dashboards.finetune_comparisons import causal_rows
 from dashboards.finetune_tables import Finetuned, Setting, correlations_of
 from dashboards.finetune_trials import OUTCOMES, Arm, Row
-from dashboards.finetune_words import correlation, number
+from dashboards.finetune_words import correlation
 
 _AGAINST = {
-    "norm_cv": ("norm-cv", "norm CV of the LM head"),
-    "overlap_std": ("overlap-std", "standard deviation of the LM head's overlaps"),
-    "step": ("step", "log step"),
+    "norm_cv": ("norm-cv", "norm CV of the LM head", "norm CV"),
+    "overlap_std": ("overlap-std", "standard deviation of the LM head's overlaps", "overlaps"),
+    "step": ("step", "log step", "log step"),
 }
 
 
@@ -48,7 +48,7 @@ def _against(found: Finetuned, column: str) -> Figure | None:
             words.append(_correlated(found, setting, arm, column))
     if not points:
         return None
-    key, name = _AGAINST[column]
+    key, name, short = _AGAINST[column]
     x = (
         training_axis(points, "step")
         if column == "step"
@@ -60,7 +60,7 @@ def _against(found: Finetuned, column: str) -> Figure | None:
         title=f"Fine-tunability and net gain against {name}",
         caption=(
             f"Plain LoRA on untouched weights. {INTERVAL} Any two series that trend over training "
-            f"correlate, so what the step alone gives is what {name} has to beat. {' '.join(words)}"
+            f"correlate, so what the step alone gives is what {short} must beat. {' '.join(words)}"
             if column != "step"
             else f"Plain LoRA on untouched weights. {INTERVAL} {' '.join(words)}"
         ),
@@ -77,7 +77,7 @@ def _correlated(found: Finetuned, setting: Setting, arm: Arm, column: str) -> st
             row["predictor"]: row
             for row in correlations_of(found, arm, rate="fixed", outcome=outcome)
         }
-        named = {column: _AGAINST[column][1], "log_step": "log step alone"}
+        named = {column: _AGAINST[column][2], "log_step": "log step alone"}
         parts = [
             f"{word} {correlation(rows[name])}" for name, word in named.items() if name in rows
         ]
@@ -114,11 +114,6 @@ def _changes(found: Finetuned) -> Figure | None:
                 )
     if not points:
         return None
-    percent = "; ".join(
-        f"{p['label']}, step {p['step']:,}: {number(p['change_percent'])} %"
-        for p in points
-        if p["kind"] == OUTCOME_NAMES["finetunability"] and p["change_percent"] is not None
-    )
     x = alt.X("norm_cv:Q", title="norm CV of the LM head", scale=alt.Scale(zero=False))
     return Figure(
         key="causal-change",
@@ -126,7 +121,8 @@ def _changes(found: Finetuned) -> Figure | None:
         caption=(
             "Outcome after the intervention less that without, paired by seed. Fine-tunability is "
             "relative to the loss after the intervention, which rewards damage; net gain is "
-            f"relative to the untouched model. {INTERVAL} Change of fine-tunability: {percent}."
+            f"relative to the untouched model. {INTERVAL} In percent it stands in the table of "
+            "norms changed before training, and in the rows."
         ),
         alternative=f"Chart of differences against norm CV. {told(points, 'norm_cv')}",
         rows=tuple(points),

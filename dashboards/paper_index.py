@@ -34,7 +34,7 @@ class Placed:
     Attributes:
         entry: The entry.
         places: Name and id of each part that is on the page; the first element that fits.
-        missing: For each part that isn't, what would measure it.
+        missing: Parts that aren't, with what would measure them.
     """
 
     entry: Entry
@@ -155,11 +155,13 @@ def paper_index(ids: Collection[str], small_models: bool) -> list[Placed]:
 
 
 def _placed(entry: Entry, ids: Collection[str]) -> Placed:
-    places, missing = [], []
+    places: list[tuple[str, str]] = []
+    missing: dict[str, list[str]] = {}
     for name, patterns, stages in entry.parts:
         fits = (i for pattern in patterns for i in ids if fnmatchcase(i, pattern))
         if (found := next(fits, None)) is not None:
             places.append((name, found))
         else:
-            missing.append(f"{name}: needs {stages}")
-    return Placed(entry, tuple(places), tuple(missing))
+            missing.setdefault(stages, []).append(name)
+    told = (f"{', '.join(names)} (needs {stages})" for stages, names in missing.items())
+    return Placed(entry, tuple(places), tuple(told))

@@ -18,7 +18,8 @@ TABLE_1 = Source(
         }.items()
     ),
     "TriviaQA against an ∞-gram model of Pythia's pretraining corpus. The prompt, whose end "
-    "decides on the lengths, and the number of questions aren't given.",
+    "decides on the lengths, and the number of questions aren't given. That an index which lay "
+    "ready is the Pile's, the rows don't tell.",
 )
 _ABLATED = {
     "Pythia-1B": (0.838, 0.849, 0.225, 0.835, 0.318),

@@ -155,7 +155,8 @@ def _figure(key: str, title: str, caption: str, points: Sequence[Row], axis: str
     points = sorted(points, key=lambda point: (natural(point["label"]), point["step"]))
     labels = list(dict.fromkeys(point["label"] for point in points))
     scale = alt.Scale(zero=False, nice=True)
-    colour = alt.Color("label:N", title=None, scale=alt.Scale(domain=labels))
+    legend = alt.Legend(symbolOpacity=1, symbolStrokeWidth=1.8)
+    colour = alt.Color("label:N", title=None, scale=alt.Scale(domain=labels), legend=legend)
     base = alt.Chart(alt.NamedData("rows")).encode(x=training_axis(points, "step"), color=colour)
     y = alt.Y("value:Q", title=axis, scale=scale)
     tooltip = [

@@ -34,8 +34,8 @@ def test_what_is_missing_says_what_would_measure_it() -> None:
     placed = {(p.entry.paper, p.entry.name): p for p in paper_index(["title-overlap"], False)}
     overlaps = placed[NORM, "Figure 1"]
     assert overlaps.places == (("mean", "title-overlap"),)
-    assert overlaps.missing == ("spread: needs head",)
-    assert placed[TRACING, "Figure 7"].missing == ("generations: needs generate",)
+    assert overlaps.missing == ("spread (needs head)",)
+    assert placed[TRACING, "Figure 7"].missing == ("generations (needs generate)",)
 
 
 def test_the_first_element_that_fits_is_taken() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.report import write_results
 from dashboards import report
 from dashboards.page_data import unpacked
 from jobs.errors import StoreError
@@ -210,3 +211,12 @@ def test_time_of_many_checkpoints(results: Path, capsys: pytest.CaptureFixture[s
     with capsys.disabled():
         print(f"\nreport of {len(steps)} checkpoints × 2 models: {seconds:.2f} s")
     assert path.read_text(encoding="utf-8").count("<tr>") > 2 * len(steps)
+
+
+def test_many_checkpoints_by_many_layers_stay_a_small_page(results: Path) -> None:
+    write_results(results, checkpoints=260, layers=33, sequences=20)
+    path = Path(report.render(results, "many"))
+    assert path.stat().st_size < 5_000_000
+    drawings = json.loads(Elements(path.read_text(encoding="utf-8")).scripts[0])
+    assert drawings["layers-rankme-0"]["data"]["n"] == 250 * 33
+    assert drawings["rankme"]["data"]["n"] == 260

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import vl_convert
@@ -39,17 +38,21 @@ def write_losses(results: Path) -> None:
 
 
 def write_winrates(results: Path, comparison: str, seeds: tuple[int, ...] = SEEDS) -> None:
-    rows: list[dict[str, Any]] = []
     for place, start in enumerate(STARTS):
         for seed in seeds:
             model = f"pico-64@{start}-seed{seed}"
-            rows.append(
-                {**synthetic.keys("winrates", model, 10, suite="hh"), "comparison": comparison,
-                 "instructions": "alpaca_eval", "start_step": start, "baseline_suite": "af",
-                 "judge": "judge-1", "win_rate": 14.0 - 2 * place + seed / 10, "stderr": 1.0,
-                 "n": 805}
-            )  # fmt: skip
-    synthetic.write(results, "winrates", rows, name=f"{comparison}.parquet")
+            row = {
+                **synthetic.keys(f"winrates {comparison}", model, 10, suite="hh"),
+                "comparison": comparison,
+                "instructions": "alpaca_eval",
+                "start_step": start,
+                "baseline_suite": "af",
+                "judge": "judge-1",
+                "win_rate": 14.0 - 2 * place + seed / 10,
+                "stderr": 1.0,
+                "n": 805,
+            }
+            synthetic.write(results, "winrates", [row])
 
 
 def drawn(results: Path) -> dict[str, Figure]:
