@@ -116,7 +116,8 @@ def _largest_rises(covariance: Array) -> Array:
     root = vectors * np.sqrt(np.maximum(eigenvalues, 0.0))
     errors = _errors_of_differences(covariance)
     # A difference without an error is no rise, however large.
-    weights = np.divide(1.0, errors, out=np.zeros_like(errors), where=errors > 0)
+    usable = np.greater(errors, 0)
+    weights = np.divide(1.0, errors, out=np.zeros_like(errors), where=usable)
     generator = np.random.default_rng(0)
     found = []
     for _ in range(_DRAWS // _BATCH):
@@ -124,8 +125,10 @@ def _largest_rises(covariance: Array) -> Array:
         drawn = root @ generator.standard_normal((_BATCH, len(root))).T
         largest = np.full(_BATCH, -np.inf)
         for later in range(1, len(root)):
-            rises = (drawn[later] - drawn[:later]) * weights[later, :later, None]
-            rises[weights[later, :later] == 0] = -np.inf
+            rises = drawn[later] - drawn[:later]
+            rises *= weights[later, :later, None]
+            if not usable[later, :later].all():
+                rises[~usable[later, :later]] = -np.inf
             np.maximum(largest, rises.max(axis=0), out=largest)
         found.append(largest)
     return np.concatenate(found)

