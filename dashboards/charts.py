@@ -98,6 +98,8 @@ TRAJECTORIES = (
 )
 """The main figures, in order."""
 
+_LOG_POINT = 8
+"""Hundreds of points in a line need but be there to be pointed at."""
 _COUNTED = {
     "geometry": "sequences",
     "head": "tokens of the head",
@@ -156,9 +158,9 @@ def trajectory_spec(rows: Sequence[Row], quantity: Trajectory, axis: str) -> dic
             marks.append(only.mark_rule(opacity=0.6).encode(**interval))
     marks.append(base.mark_line(strokeWidth=1.8).encode(y=y, color=colour, strokeDash=dash))
     marks.append(
-        base.mark_point(size=34, filled=True, opacity=1).encode(
-            y=y, color=colour, shape=shape, tooltip=_tooltip(quantity)
-        )
+        base.mark_point(
+            size=_LOG_POINT if quantity.table == "log" else 34, filled=True, opacity=1
+        ).encode(y=y, color=colour, shape=shape, tooltip=_tooltip(quantity))
     )
     chart = alt.layer(*marks).properties(width="container", height=300)
     return plain(chart)

@@ -16,6 +16,7 @@ from dashboards.turns import Array
 from jobs.columns import REAL, TRUTH, Column
 
 _WALKS = 2000
+_FEWEST = 3
 
 SHORT = {
     "log_step": "log_step",
@@ -27,8 +28,8 @@ SHORT = {
 
 COLUMNS = (
     Column("null_log_step", REAL, "Pearson r of ln(step + 1) with the outcome, same checkpoints"),
-    Column("null_loss", REAL, "likewise of the loss; null where it isn't known at each of them"),
-    Column("null_learning_rate", REAL, "likewise of pretraining's learning rate"),
+    Column("null_loss", REAL, "likewise of the loss, over those of them where it is known"),
+    Column("null_learning_rate", REAL, "likewise of pretraining's rate: step 0 has none"),
     Column(
         "walk_pvalue",
         REAL,
@@ -116,23 +117,29 @@ def survives(row: Row, nulls: Mapping[str, float | None]) -> bool | None:
 
 
 def beside_nulls(
-    rows: Iterable[Row], outcome: Sequence[float], nulls: Mapping[str, Sequence[float]]
+    rows: Iterable[Row], outcome: Sequence[float], nulls: Mapping[str, Sequence[float | None]]
 ) -> list[Row]:
     """Puts beside each correlation with one outcome what the null models give.
 
     Args:
         rows: Correlations with the outcome, all over the same checkpoints.
         outcome: The outcome at each of them.
-        nulls: Each null model's series over them, by its name in `SHORT`.
+        nulls: Each null model's series over them, by its name in `SHORT`; None where unknown.
 
     Returns:
         The rows with the columns `COLUMNS`.
     """
-    y, walks = np.array(outcome, dtype=np.float64), walk_correlations(outcome)
-    found = {
-        SHORT[name]: statistics.pearson(np.array(series, dtype=np.float64), y)
-        for name, series in nulls.items()
-    }
+    walks = walk_correlations(outcome)
+    found = {SHORT[name]: _where_known(series, outcome) for name, series in nulls.items()}
     beside = {f"null_{name}": found.get(name) for name in dict.fromkeys(SHORT.values())}
     given = [row | beside | {"walk_pvalue": walk_pvalue(row["pearson"], walks)} for row in rows]
     return [row | {"survives": survives(row, found)} for row in given]
+
+
+def _where_known(series: Sequence[float | None], outcome: Sequence[float]) -> float | None:
+    """Returns Pearson's r over the checkpoints that have both, at least three."""
+    pairs = [(x, y) for x, y in zip(series, outcome, strict=True) if x is not None]
+    if len(pairs) < _FEWEST:
+        return None
+    x, y = np.array(pairs, dtype=np.float64).T
+    return statistics.pearson(x, y)

@@ -98,9 +98,7 @@ def over_checkpoints(
             chosen, here = [places[i] for i in at], [values[i] for i in at]
             columns = [[known[number].values[name] for _, name in chosen] for number in numbers]
             nulls = {
-                p.name: [p.values[name] for _, name in chosen]
-                for p in known
-                if p.name in SHORT and all(name in p.values for _, name in chosen)
+                p.name: [p.values.get(name) for _, name in chosen] for p in known if p.name in SHORT
             }
             rows = [
                 row | {"is_null_model": known[number].name in SHORT}

@@ -122,7 +122,8 @@ def _correlations(measured: Measured, models: Models) -> Table:
     columns = [
         ("Model", text("label")),
         ("Outcome", _outcome),
-        ("Predictor", _predictor),
+        ("Predictor", text("predictor")),
+        ("Text", _measured_on),
         ("r", lambda row: coefficient(row["pearson"])),
         ("95 % interval", _interval),
         ("p", lambda row: pvalue(row["pearson_pvalue"]).removeprefix(", p ").removeprefix("= ")),
@@ -174,13 +175,10 @@ def _outcome(row: Row) -> str:
     return f"{row['outcome']} on {row['task']}"
 
 
-def _predictor(row: Row) -> str:
+def _measured_on(row: Row) -> str:
     if row["dataset"] is None:
-        return str(row["predictor"])
-    return (
-        f"{row['predictor']} on {row['dataset']} (M = {row['n_sequences']:,}, "
-        f"L = {row['seq_len']:,})"
-    )
+        return "–"
+    return f"{row['dataset']}, M = {row['n_sequences']:,}, L = {row['seq_len']:,}"
 
 
 def _printed(row: dict[str, Any]) -> str:

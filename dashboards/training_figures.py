@@ -38,7 +38,8 @@ def training_figures(measured: Measured) -> list[Figure]:
     for quantity in _QUANTITIES:
         known = [row for row in rows if row[quantity.column] is not None]
         shown = f"{len(known):,} of {logged:,} logged steps are drawn."
-        drawn.append(draw(known, quantity, f"The log of pretraining. {shown}"))
+        described = f"The log of pretraining. {shown}"
+        drawn.append(draw(known, quantity, described, title=quantity.title))
     return [figure for figure in drawn if figure is not None]
 
 
@@ -56,7 +57,8 @@ def _thinned(measured: Measured) -> tuple[list[Row], int]:
     rows: list[Row] = []
     for key, places in groups.items():
         taken = table.take(_spread([steps[place] for place in places], places)).to_pylist()
-        label = labels.get(key, f"{key[0]}/{key[1]}")
+        alone = [model for _, model, _ in groups].count(key[1]) == 1
+        label = labels.get(key, key[1] if alone else f"{key[0]}/{key[1]}")
         named = {"label": label, "variant": "", "series": label}
         rows += [{**row, **named, "revision": f"step {row['step']:,}"} for row in taken]
     return rows, table.num_rows

@@ -70,6 +70,16 @@ def test_a_loss_that_says_more_is_enough_to_fall() -> None:
     assert judged(series, noisy, loss=[-value for value in series])["survives"] is False
 
 
+def test_a_null_model_counts_where_it_is_known() -> None:
+    series = [float(value) for value in np.random.default_rng(2).standard_normal(12)]
+    rate = [None, *(2 * value for value in series[1:])]
+    (row,) = beside_nulls(correlate(STEPS, series, [series]), series, {"learning_rate": rate})
+    assert row["null_learning_rate"] == pytest.approx(1)
+    few = {"learning_rate": [*[None] * 10, 1.0, 2.0]}
+    (row,) = beside_nulls(correlate(STEPS, series, [series]), series, few)
+    assert row["null_learning_rate"] is None
+
+
 def test_too_few_checkpoints_give_no_verdict() -> None:
     outcome, series = [1.0, 2.0, 4.0, 3.0], [2.0, 1.0, 4.0, 3.0]
     (row,) = beside_nulls(correlate(STEPS[:4], outcome, [series]), outcome, {})

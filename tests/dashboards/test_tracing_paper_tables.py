@@ -39,7 +39,7 @@ def test_the_papers_model_stands_beside_the_papers_numbers(tmp_path: Path) -> No
         ("none", "0.8380"), ("retained 10", "0.2250"),
     ]  # fmt: skip
     assert ablated[1]["Difference"] == "−0.005"
-    found = {row["Predictor"].split()[0]: row for row in rows(tables["paper-tracing-9"])}
+    found = {row["Predictor"]: row for row in rows(tables["paper-tracing-9"])}
     assert found["rankme"]["Published"] == "−0.759, p < 0.001, n = 20"
     assert (found["rankme"]["r"], found["rankme"]["n"]) == ("−1.000", "5")
     assert found["alpha_req"]["Difference"] == "+0.190"
