@@ -63,7 +63,9 @@ def render(
     Raises:
         StoreError: The results cannot be read, or the report cannot be written.
     """
-    page = _template().render(**_contents(results, study_name), digest=digest)
+    with query.read_once():
+        contents = _contents(results, study_name)
+    page = _template().render(**contents, digest=digest)
     folder, name = (Place(results), PAGE) if out is None else (Place(out.parent), out.name)
     try:
         folder.write(name, page.encode())
