@@ -132,7 +132,7 @@ def permutation_pvalues(x: Array, y: Array) -> Array:
     Returns:
         One p for each column of x, shape (k,); at least 1/n!.
     """
-    order = _permutations(len(y))
+    order = permutations(len(y))
     least = np.abs(y @ x)[:, None] - _TOLERANCE
     hits = np.zeros(x.shape[1], dtype=np.int64)
     # Columns of x come first throughout, so that each is counted over adjacent numbers.
@@ -193,7 +193,7 @@ def slope(x: Array, y: Array) -> float | None:
 
 
 @functools.lru_cache(maxsize=EXACT_BELOW)
-def _permutations(n: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+def permutations(n: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     """Returns all permutations of 0 … n − 1, one in each column, shape (n, n!)."""
     order = np.zeros((1, 1), dtype=np.uint8)
     for size in range(1, n):
@@ -210,7 +210,7 @@ def _untied_correlations(n: int) -> Array:
     unit = standardized(np.arange(n, dtype=np.float64))
     if unit is None:
         raise ValueError("one rank has no correlation")
-    found: Array = np.sort(np.abs(unit @ unit[_permutations(n)]))
+    found: Array = np.sort(np.abs(unit @ unit[permutations(n)]))
     return found
 
 

@@ -1,7 +1,7 @@
 """What the report on fine-tunability is made from, and its correlations."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from dashboards import query
 from dashboards.correlation_statistics import Estimate
 from dashboards.finetune_trials import SETTING, Arm, Row, read_arms
-from dashboards.predictors import MODEL, predictors
+from dashboards.predictors import MODEL, Predictor, predictors
 from dashboards.tables import natural
 from jobs.place import Place
 
@@ -94,28 +94,44 @@ def read_finetuned(results: str | Path | Place) -> Finetuned | None:
     arms = read_arms(results)
     if not arms:
         return None
-    known = predictors(results)
+    settings = settings_of(arms, predictors(results))
+    models = {setting.model for setting in settings}
+    return Finetuned(
+        settings=settings,
+        correlations=query.load("correlations", results).to_pylist(),
+        head=_of(models, "head", results, {*MODEL, "revision", "step", *SEMANTICS}),
+        updates=query.load("updates", results).to_pylist(),
+        sensitivity=_of(models, "sensitivity", results, None),
+    )
+
+
+def settings_of(
+    arms: Iterable[Arm], known: Mapping[tuple[Any, ...], Sequence[Predictor]]
+) -> tuple[Setting, ...]:
+    """Puts arms that are compared together.
+
+    Args:
+        arms: All arms.
+        known: Predictors by model, as `predictors` reads them.
+
+    Returns:
+        The settings, in natural order of their names.
+    """
     groups: dict[tuple[Any, ...], list[Arm]] = defaultdict(list)
     for arm in arms:
         groups[arm.setting].append(arm)
     names = _names(groups)
     settings = []
     for key, members in groups.items():
-        model = tuple(members[0].labels[name] for name in MODEL)
+        labels = members[0].labels
+        model = (labels["suite"], labels["model"], labels["stage"])
         norm_cv, overlap_std = (
-            next((dict(p.values) for p in known[model] if p.name == name), {})
+            next((dict(p.values) for p in known.get(model, ()) if p.name == name), {})
             for name in ("norm_cv", "overlap_std")
         )
-        task = members[0].labels["task"]
-        settings.append(Setting(names[key], model, task, tuple(members), norm_cv, overlap_std))
-    models = {setting.model for setting in settings}
-    return Finetuned(
-        settings=tuple(sorted(settings, key=lambda setting: natural(setting.label))),
-        correlations=query.load("correlations", results).to_pylist(),
-        head=_of(models, "head", results, {*MODEL, "revision", "step", *SEMANTICS}),
-        updates=query.load("updates", results).to_pylist(),
-        sensitivity=_of(models, "sensitivity", results, None),
-    )
+        label, task = names[key], labels["task"]
+        settings.append(Setting(label, model, task, tuple(members), norm_cv, overlap_std))
+    return tuple(sorted(settings, key=lambda setting: natural(setting.label)))
 
 
 def is_plain(arm: Arm) -> bool:

@@ -1,11 +1,11 @@
 """Reads tables of the results. Unfinished files are never read, no row is given twice."""
 
 import difflib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,10 @@ from jobs.errors import StoreError, UsageError
 from jobs.place import Place
 from jobs.records import MARKER, SIDE_TABLES, TABLES
 
-DERIVED = ("phases", "toy_phases", "correlations", "capability_correlations")
+if TYPE_CHECKING:
+    from dashboards.atlas import Atlas
+
+DERIVED = ("phases", "toy_phases", "correlations", "capability_correlations", "advice")
 """Tables that are computed from the others when they are read."""
 
 _KEPT: ContextVar[dict[tuple[str, str], pa.Table] | None] = ContextVar("kept", default=None)
@@ -31,7 +34,7 @@ _PRIMARY = {
     "sweeps": "geometry",
     "updates": "finetunes",
 }
-_ORDER = ("suite", "model", "step", "layer", "cell_id", "row")
+ORDER = ("suite", "model", "step", "layer", "cell_id", "row")
 
 
 def load(
@@ -98,14 +101,49 @@ def _loaded(table: str, results: str | Path | Place, columns: Collection[str] | 
     schema = _schema(table)
     place = check_results(results)
     wanted = [name for name in schema.names if columns is None or name in columns]
-    needed = [name for name in schema.names if name in wanted or name in _ORDER]
+    needed = [name for name in schema.names if name in wanted or name in ORDER]
     rows = _deduplicate(files.rows(place, table, needed))
     if table in SIDE_TABLES:
         complete = pa.array(files.cells(place, _PRIMARY[table]), pa.string())
         rows = rows.filter(pc.is_in(rows.column("cell_id"), value_set=complete))
-    keys = [(name, "ascending") for name in _ORDER if name in schema.names]
+    keys = [(name, "ascending") for name in ORDER if name in schema.names]
     rows = rows.take(pc.sort_indices(rows, sort_keys=keys)).select(wanted)
     return rows.replace_schema_metadata(schema.metadata)
+
+
+def merge(
+    *results: str | Path | Place,
+    names: Sequence[str] | None = None,
+    relative_tolerance: float = 1e-3,
+    absolute_tolerance: float = 1e-6,
+) -> "Atlas":
+    """Joins results of several people by the fingerprints of the checkpoints' weights.
+
+    Cells that several hold alike become one. The same cell, or the same weights measured with the
+    same parameters, with other values is a conflict, and so is a label that stands for other
+    weights elsewhere: then all rows stay, marked in the column `conflict`. The same weights under
+    other labels are joined by their fingerprint; `also_known_as` has the other labels.
+
+    Args:
+        results: Folders or URLs of results.
+        names: What to call them in the column `source`; their numbers, from 1 on, if left out,
+            since folders carry names of users.
+        relative_tolerance: Numbers that differ by no more, relative to the larger one, are equal;
+            machines differ by about 1e-5 in a float32 pass.
+        absolute_tolerance: Numbers that differ by no more are equal however small they are.
+
+    Returns:
+        The joined tables, all in memory, and a table of conflicts.
+
+    Raises:
+        UsageError: There are no results, or the names don't fit them.
+        StoreError: A place holds no results, or results that cannot be read.
+    """
+    # Imported here: it reads its tables through `load`.
+    from dashboards.atlas import merge as join
+
+    places = [Place(place) for place in results]
+    return join(places, names, relative_tolerance, absolute_tolerance)
 
 
 def provenance(results: str | Path | Place) -> list[dict[str, Any]]:
@@ -161,6 +199,7 @@ def check_results(results: str | Path | Place) -> Place:
 
 def _derived(table: str, results: str | Path | Place, columns: Collection[str] | None) -> pa.Table:
     # Imported here: they read their tables through `load`.
+    from dashboards.advisor import advice_table
     from dashboards.capability_correlations import capability_correlations
     from dashboards.correlations import correlations
     from dashboards.phases import phases
@@ -171,6 +210,7 @@ def _derived(table: str, results: str | Path | Place, columns: Collection[str] |
         "toy_phases": toy_phases,
         "correlations": correlations,
         "capability_correlations": capability_correlations,
+        "advice": advice_table,
     }
     found = tables[table](check_results(results))
     return (

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from jobs.frozen import Frozen
+from jobs.text_spec import Draw
 
 PAPER_PROMPTS = (
     "Sunlight filtered through dense canopy, dappling the forest floor",
@@ -25,11 +26,27 @@ class Loss(Frozen):
     """Names of the study's datasets."""
 
 
+class ChatLoss(Draw):
+    """Loss of the answers in chats, given all before them: of what supervised fine-tuning learns.
+
+    A model without a chat template reads chats in the one that fine-tuning gives it.
+    """
+
+    data: tuple[str, ...] = Field(min_length=1)
+    """Names of the study's training data."""
+    sequences: int = Field(10_000, ge=4)
+    """Number of chats, at random; all where there are no more."""
+    sequence_length: int = Field(1024, ge=2)
+    """Where a chat is cut, in tokens."""
+
+
 class Evals(Frozen):
     """What a checkpoint can do."""
 
     loss: Loss | None = None
     """Held-out loss."""
+    chats: ChatLoss | None = None
+    """Loss of answers."""
     tasks: tuple[str, ...] = ()
     """Names of the study's tasks."""
 

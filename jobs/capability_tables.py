@@ -13,16 +13,16 @@ _TEMPLATE = Column("template_fingerprint", TEXT, "SHA-256 of all prompts and ans
 CAPABILITY_TABLES: dict[str, tuple[Column, ...]] = {
     "evals": (
         Column("task", TEXT, "task or text"),
-        Column("metric", TEXT, "what was measured"),
+        Column("metric", TEXT, "what was measured; answer_loss: of the answers in chats"),
         Column("value", REAL, "the measurement; losses in nats per token"),
         Column("stderr", REAL, "standard error over examples or sequences"),
         Column("n", INTEGER, "examples or tokens"),
-        Column("sequences_fingerprint", TEXT, "as in geometry, for plain text"),
+        Column("sequences_fingerprint", TEXT, "as in geometry, for losses"),
         _FORWARD,
         Column(
             "loss_sums",
             _FLOATS,
-            "each sequence's sum of token losses, aligned with the sequences; for plain text",
+            "each sequence's sum of token losses, aligned with the sequences; for losses",
             "nats",
         ),
         Column("loss_counts", pa.list_(pa.int32()), "predicted tokens of each sequence", "tokens"),

@@ -1,11 +1,14 @@
 """The kinds of work that ask what a checkpoint can do."""
 
 from dataclasses import dataclass
+from importlib import metadata
 from typing import ClassVar, Literal
 
 from jobs.frozen import DType
+from jobs.posttrain_work import Records
 from jobs.questions import Questions
 from jobs.sources import Produced, Source, TextFiles
+from jobs.text_spec import Draw
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,39 @@ class EvalWork:
     def parameters(self) -> dict[str, object]:
         """What is hashed."""
         return {"questions": self.questions.identity, "dtype": self.dtype}
+
+
+@dataclass(frozen=True)
+class ChatsWork:
+    """Tokenize chats and mark their answers, once for all checkpoints of a tokenizer.
+
+    Attributes:
+        dataset: The study's name for them.
+        records: The chats.
+        draw: How many, and where they are cut.
+        tokenizer: The tokenizer's folder.
+    """
+
+    kind: ClassVar[str] = "chats"
+    version: ClassVar[int] = 1
+    table: ClassVar[str] = "sequences"
+    stage: ClassVar[Literal["fetch"]] = "fetch"
+    patience: ClassVar[float] = 1800.0
+
+    dataset: str
+    records: Records
+    draw: Draw
+    tokenizer: Source
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """What is hashed: all but the name; the trainer's release decides what an answer is."""
+        return {
+            "records": self.records.identity,
+            "draw": self.draw.model_dump(mode="json", include=set(Draw.model_fields)),
+            "tokenizer": self.tokenizer.identity,
+            "trl": metadata.version("trl"),
+        }
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,13 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from jobs.capability_work import AblationWork, EvalWork, InfinigramWork, MemorizationWork
+from jobs.capability_work import (
+    AblationWork,
+    ChatsWork,
+    EvalWork,
+    InfinigramWork,
+    MemorizationWork,
+)
 from jobs.finetune_work import FinetuneWork
 from jobs.frozen import Stage
 from jobs.identity import digest
@@ -141,8 +147,8 @@ class Cell:
         kind = self.work.kind + (f" {asked}" if asked else "")
         if self.checkpoint is not None:
             return f"{kind} {self.checkpoint.label}"
-        if isinstance(self.work, SequencesWork):
-            return f"sequences {self.work.dataset}"
+        if isinstance(self.work, SequencesWork | ChatsWork):
+            return f"{self.work.kind} {self.work.dataset}"
         if isinstance(self.work, CheckpointWork) and self.work.refusal is not None:
             refused = self.work.refusal.finding
             return f"refused checkpoint {self.suite}/{self.model}@{refused.revision}"

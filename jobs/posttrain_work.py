@@ -41,6 +41,9 @@ class HubRecords:
         split: Split of the subset.
         commit: The commit, which never changes.
         limit: Take only the first records.
+        files: Instead of subset and split: files of the repository.
+        where: Take only records whose fields have one of these values each.
+        expected: How many records there are before the limit, where the study says so.
     """
 
     name: str
@@ -49,11 +52,22 @@ class HubRecords:
     split: str
     commit: str
     limit: int | None
+    files: tuple[str, ...] = ()
+    where: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    expected: int | None = None
 
     @property
     def identity(self) -> dict[str, object]:
-        """What is hashed: all but the name."""
-        return {name: value for name, value in vars(self).items() if name != "name"}
+        """What is hashed: all but the name and the expectation; ways to choose where there are."""
+        ways = {"files": self.files, "where": dict(self.where)}
+        return {
+            "repository": self.repository,
+            "config": self.config,
+            "split": self.split,
+            "commit": self.commit,
+            "limit": self.limit,
+            **{name: value for name, value in ways.items() if value},
+        }
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,9 @@ class PicoRecords:
 
     name: str
     corpus: str
-    form: Literal["instructions", "preferences", "problems", "heldout_problems"]
+    form: Literal[
+        "instructions", "heldout_instructions", "preferences", "problems", "heldout_problems"
+    ]
     limit: int | None
 
     @property
@@ -89,12 +105,13 @@ class PosttrainWork:
         training: How it is trained, and which steps are kept.
         records: What it is trained on.
         seed: Of order, dropout and sampling.
-        threads: CPU threads.
+        threads: CPU threads, of each process.
         dtype: Precision of the weights.
+        processes: Processes that train together.
     """
 
     kind: ClassVar[str] = "posttrain"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     table: ClassVar[str] = "posttrain"
     stage: ClassVar[Literal["posttrain"]] = "posttrain"
     patience: ClassVar[float] = 3600.0
@@ -104,17 +121,25 @@ class PosttrainWork:
     seed: int
     threads: int
     dtype: DType
+    processes: int = 1
 
     @property
     def parameters(self) -> dict[str, object]:
-        """What is hashed: all but the data's name; the trainer's release decides on numbers too."""
+        """What is hashed: all but the data's name; processes where there are several.
+
+        The trainer's release decides on numbers too.
+        """
+        left_out = {"data", "epochs"}
+        if not self.training.length_normalized:
+            left_out.add("length_normalized")
         return {
-            "training": self.training.model_dump(mode="json", exclude={"data"}),
+            "training": self.training.model_dump(mode="json", exclude=left_out),
             "records": self.records.identity,
             "seed": self.seed,
             "threads": self.threads,
             "dtype": self.dtype,
             "trl": metadata.version("trl"),
+            **({} if self.processes == 1 else {"processes": self.processes}),
         }
 
 
@@ -132,6 +157,7 @@ class Sampling:
         threads: CPU threads.
         time_limit: Seconds in which an answer must be graded.
         dtype: Precision of the weights.
+        tensor_parallel: Processes, and GPUs, among which vLLM splits the weights.
     """
 
     samples: int
@@ -143,6 +169,13 @@ class Sampling:
     threads: int
     time_limit: float
     dtype: DType
+    tensor_parallel: int = 1
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """What is hashed: all of it; how weights are split only where they are."""
+        left_out = {"tensor_parallel"} if self.tensor_parallel == 1 else set()
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
 
 @dataclass(frozen=True)
@@ -157,7 +190,7 @@ class SampleWork:
     """
 
     kind: ClassVar[str] = "sample"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     table: ClassVar[str] = "samples"
     stage: ClassVar[Literal["passk"]] = "passk"
     patience: ClassVar[float] = 3600.0
@@ -174,7 +207,7 @@ class SampleWork:
             "records": self.records.identity,
             "first": self.first,
             "count": self.count,
-            "sampling": vars(self.sampling),
+            "sampling": self.sampling.parameters,
             "release": _release(self.sampling.engine),
         }
 

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
+"""A tokenizer's chat template; post-training puts one beside weights whose tokenizer has none."""
 TOKENIZER_FILES = (
     "added_tokens.json",
-    "chat_template.jinja",
+    CHAT_TEMPLATE_FILE,
     "merges.txt",
     "special_tokens_map.json",
     "tokenizer.json",

@@ -101,7 +101,7 @@ def _apply(document: dict[str, Any], override: str, defaults: Any) -> None:
     while True:
         place: Any
         if isinstance(target, list):
-            place, keys = _place(target, keys, override)
+            place, keys = _place(target, keys, path)
         else:
             place, *keys = keys
         if not keys:
@@ -116,11 +116,11 @@ def _apply(document: dict[str, Any], override: str, defaults: Any) -> None:
             target = target.setdefault(place, left_out)
         if not isinstance(target, dict | list):
             raise StudyError(
-                f"--set '{override}': '{place}' is a value, not a table", "shorten the path"
+                f"--set '{path}': '{place}' is a value, not a table", "shorten the path"
             )
 
 
-def _place(members: list[Any], keys: list[str], override: str) -> tuple[int, list[str]]:
+def _place(members: list[Any], keys: list[str], path: str) -> tuple[int, list[str]]:
     """Returns the index of a list's member by its name or its number, and the keys behind it.
 
     A name may hold dots, as in `pythia-1.4b`: it is the longest beginning of the keys that fits.
@@ -133,7 +133,7 @@ def _place(members: list[Any], keys: list[str], override: str) -> tuple[int, lis
     if key.isdecimal() and int(key) < len(members):
         return int(key), keys[1:]
     raise StudyError(
-        f"--set '{override}': no member '{key}'{nearest(key, names)}",
+        f"--set '{path}': no member '{key}'{nearest(key, names)}",
         f"use one of {', '.join(n for n in names if n)}, or a number below {len(members)}",
     )
 

@@ -78,12 +78,17 @@ SUPPLY_TABLES: dict[str, tuple[Column, ...]] = {
         Column("tokenizer_fingerprint", TEXT, "SHA-256 of the tokenizer's files"),
         Column("n_sequences", INTEGER, "sequences M"),
         Column("seq_len", INTEGER, "longest length L", "tokens"),
-        Column("mode", TEXT, "document: one sequence each; packed: joined and cut at L"),
+        Column(
+            "mode",
+            TEXT,
+            "document: one sequence each; packed: joined and cut at L; chat: one each, its answers "
+            "marked",
+        ),
         Column("special_tokens", TRUTH, "whether the tokenizer's special tokens were added"),
         Column("minimum_length", INTEGER, "shorter documents were passed over", "tokens"),
         Column("seed", INTEGER, "seed of the order of the documents"),
         Column("total_tokens", INTEGER, "real tokens in all sequences", "tokens"),
         Column("share_full_length", REAL, "share of the sequences that have length L"),
-        Column("documents", INTEGER, "documents that the source holds"),
+        Column("documents", INTEGER, "documents or chats that the source holds"),
     ),
 }

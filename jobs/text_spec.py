@@ -7,21 +7,26 @@ from pydantic import Field
 from jobs.frozen import Frozen
 
 
-class Sequences(Frozen):
-    """How sequences are drawn from a text, once for all checkpoints of a tokenizer."""
+class Draw(Frozen):
+    """How much is drawn, once for all checkpoints of a tokenizer."""
 
     sequences: int = Field(1500, ge=4)
     """Number of sequences M."""
     sequence_length: int = Field(64, ge=1)
     """Longest length L of a sequence, in tokens, special tokens included."""
+    seed: int = Field(0, ge=0, lt=2**53)
+    """Seed of the draw."""
+
+
+class Sequences(Draw):
+    """How sequences are drawn from a text."""
+
     mode: Literal["document", "packed"] = "document"
     """One sequence per document, cut at L; or all text joined and cut into pieces of L."""
     special_tokens: bool = True
     """Whether the tokenizer adds its special tokens (packed: its end-of-text between documents)."""
     minimum_length: int = Field(1, ge=1)
     """Documents with fewer tokens are passed over."""
-    seed: int = Field(0, ge=0, lt=2**53)
-    """Seed of the draw."""
 
 
 class PicoText(Sequences):

@@ -96,7 +96,17 @@ class LocalJudge(Frozen):
     """A transformers folder with its tokenizer."""
 
 
-Judge = Annotated[EndpointJudge | LocalJudge, Field(discriminator="kind")]
+class SuiteJudge(Frozen):
+    """The last checkpoint of one of the study's models; it judges as a local judge does."""
+
+    kind: Literal["suite"] = "suite"
+    suite: str
+    """The suite or chain."""
+    model: str | None = None
+    """Its model; may be left out where there is only one."""
+
+
+Judge = Annotated[EndpointJudge | LocalJudge | SuiteJudge, Field(discriminator="kind")]
 
 
 class Winrates(Frozen):

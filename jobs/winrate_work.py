@@ -27,7 +27,7 @@ class RespondWork:
     """
 
     kind: ClassVar[str] = "respond"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     table: ClassVar[str] = "responses"
     stage: ClassVar[Literal["posttrain"]] = "posttrain"
     patience: ClassVar[float] = 3600.0

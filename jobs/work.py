@@ -12,6 +12,7 @@ from typing import ClassVar, Literal, get_args
 
 from jobs.capability_work import (
     AblationWork,
+    ChatsWork,
     EvalWork,
     GenerateWork,
     IndexWork,
@@ -167,7 +168,7 @@ class GeometryWork:
 
 @dataclass(frozen=True)
 class LossWork:
-    """Measure the held-out loss on a sequences cell's artifact."""
+    """Measure the held-out loss on a sequences or chats cell's artifact."""
 
     kind: ClassVar[str] = "loss"
     version: ClassVar[int] = 1
@@ -221,6 +222,7 @@ Work = (
     | CorpusWork
     | PretrainWork
     | SequencesWork
+    | ChatsWork
     | CheckpointWork
     | GeometryWork
     | LossWork
@@ -247,6 +249,17 @@ KINDS: tuple[str, ...] = tuple(work.kind for work in get_args(Work))
 def trains(work: Work) -> bool:
     """Tells whether a work trains a given checkpoint further: its cell is a trial of Ray Tune."""
     return isinstance(work, FinetuneWork | PosttrainWork)
+
+
+def gpus(work: Work) -> int:
+    """Returns how many GPUs a work needs at once, where it is done on GPUs."""
+    match work:
+        case PosttrainWork():
+            return work.processes
+        case SampleWork():
+            return work.sampling.tensor_parallel
+        case _:
+            return 1
 
 
 def precision(work: Work) -> DType | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from jobs.capability_spec import LocalIndex, PicoIndex, PublishedIndex
 from jobs.capability_work import (
     AblationWork,
+    ChatsWork,
     EvalWork,
     ForeignIndex,
     GenerateWork,
@@ -18,17 +19,20 @@ from jobs.capability_work import (
 from jobs.cells import Cell, Checkpoint
 from jobs.errors import StudyError, nearest
 from jobs.identity import FileHashes
+from jobs.posttrain_work import PicoRecords
 from jobs.questions import HarnessQuestions, HubData, PicoQuestions, Questions
 from jobs.sources import Folder, Produced, Source, TextFiles
 from jobs.spec import Study
 from jobs.task_spec import HARNESS_REPOSITORIES, HarnessTask, PicoTask, Task
+from jobs.work import LossWork
 from orchestrator.hub_index import HubIndex
 from orchestrator.named_inputs import corpus_of, text_files
+from orchestrator.named_records import NamedRecords
 from orchestrator.suites import VOCABULARIES
 
 _HEAD_BYTES = 2**20
 
-CapabilityWork = EvalWork | AblationWork | MemorizationWork | GenerateWork
+CapabilityWork = EvalWork | LossWork | AblationWork | MemorizationWork | GenerateWork
 
 
 @dataclass(frozen=True)
@@ -105,10 +109,28 @@ def lookups(
     return Lookups(tuple(cells), answers)
 
 
+def chat_cells(
+    study: Study, checkpoint: Checkpoint, records: Mapping[str, NamedRecords]
+) -> dict[str, Cell]:
+    """Returns the cells that tokenize chats with a checkpoint's tokenizer, by the chats' names."""
+    asked = study.evals.chats if study.evals else None
+    if asked is None:
+        return {}
+    tokenizer = checkpoint.tokenizer
+    cells = {}
+    for name in asked.data:
+        chats = records[name].records
+        needs = (*((chats.corpus,) if isinstance(chats, PicoRecords) else ()), *_made_by(tokenizer))
+        work = ChatsWork(name, chats, asked, tokenizer)
+        cells[name] = Cell(work, tuple(dict.fromkeys(needs)), suite=checkpoint.suite)
+    return cells
+
+
 def capability_works(
     study: Study,
     questions: Mapping[str, Questions],
     sequences: Mapping[str, Cell],
+    chats: Mapping[str, Cell],
     found: Lookups,
 ) -> list[tuple[CapabilityWork, tuple[str, ...]]]:
     """Returns what is asked of each checkpoint of a tokenizer, and the cells that it needs."""
@@ -117,6 +139,7 @@ def capability_works(
         (EvalWork(questions[name], dtype), _corpora_of(questions[name]))
         for name in (study.evals.tasks if study.evals else ())
     ]
+    works += [(LossWork(name, cell.id, dtype), (cell.id,)) for name, cell in chats.items()]
     if study.ablation is not None:
         drawn = sequences[study.ablation.dataset].id
         for name in study.ablation.tasks:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from jobs.capability_work import (
     AblationWork,
+    ChatsWork,
     EvalWork,
     GenerateWork,
     IndexWork,
@@ -24,7 +25,7 @@ from jobs.finetune_work import FinetuneWork, SensitivityWork
 from jobs.frozen import DType
 from jobs.posttrain_work import PassKWork, PosttrainWork, SampleWork
 from jobs.questions import PicoQuestions, Questions
-from jobs.text_spec import Sequences
+from jobs.text_spec import Draw
 from jobs.toy_work import ToyWork
 from jobs.winrate_work import RespondWork, WinrateWork
 from jobs.work import (
@@ -115,7 +116,9 @@ class Costs:
     def __init__(self, cells: Iterable[Cell], sizes: ModelSizes, batch_size: int) -> None:
         cells = tuple(cells)
         self._sizes, self._batch_size = sizes, batch_size
-        self._draws = {c.id: c.work.draw for c in cells if isinstance(c.work, SequencesWork)}
+        self._draws: dict[str, Draw] = {
+            c.id: c.work.draw for c in cells if isinstance(c.work, SequencesWork | ChatsWork)
+        }
         self._asked = {
             c.id: _examples(c.work.questions) for c in cells if isinstance(c.work, InfinigramWork)
         }
@@ -156,7 +159,7 @@ class Costs:
                     processor = cpu(model.threads)
                 step = flops / matrix_rate(processor) + overhead
                 return Part("pretraining", _LOAD_SECONDS + model.last_step * step)
-            case SequencesWork(draw=draw):
+            case SequencesWork(draw=draw) | ChatsWork(draw=draw):
                 seconds = 1 + draw.sequences * draw.sequence_length / _TOKENS_PER_SECOND
                 return Part("sequences", seconds)
             case IndexWork():
@@ -238,7 +241,7 @@ class Costs:
     def _forward(
         self,
         work: GeometryWork | LossWork | AblationWork | SensitivityWork,
-        draw: Sequences,
+        draw: Draw,
         size: ModelSize,
         processor: Processor,
     ) -> Part:
@@ -272,16 +275,10 @@ def _measure(cell: Cell) -> tuple[object, ...]:
         case FinetuneWork() as work:
             recipe = work.recipe
             amount = (work.training_examples, work.validation_examples, work.sequences)
-            return (
-                work.kind,
-                *amount,
-                recipe.epochs,
-                recipe.batch_size,
-                recipe.threads,
-                recipe.dtype,
-            )
+            settings = (recipe.epochs, recipe.batch_size, recipe.threads, recipe.dtype)
+            return work.kind, *amount, *settings
         case PosttrainWork() as work:
-            return work.kind, work.training, work.threads, work.dtype
+            return work.kind, work.training, work.threads, work.dtype, work.processes
         case SampleWork() as work:
             return work.kind, work.count, work.sampling
         case RespondWork() as work:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
+from jobs.capability_work import ChatsWork
 from jobs.cells import Cell
 from jobs.errors import UsageError
 from jobs.sizes import readable_size
@@ -36,7 +37,9 @@ class Downloads:
             self._groups.add(group)
             sources = [cell.checkpoint.source, cell.checkpoint.tokenizer]
         else:
-            sources = [cell.work.tokenizer] if isinstance(cell.work, SequencesWork) else []
+            sources = (
+                [cell.work.tokenizer] if isinstance(cell.work, SequencesWork | ChatsWork) else []
+            )
         new = 0
         for source in sources:
             if isinstance(source, HubFolder):

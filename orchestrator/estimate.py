@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from jobs.capability_work import ChatsWork
 from jobs.cells import Cell
 from jobs.frozen import DType
 from jobs.place import Place
@@ -262,7 +263,7 @@ def _artifact_bytes(cell: Cell, sizes: ModelSizes) -> int:
             return len(model.checkpoint_steps) * sizes.trained(cell.id).weight_bytes
         case CorpusWork(corpus):
             return 2 * corpus.training_tokens
-        case SequencesWork(draw=draw):
+        case SequencesWork(draw=draw) | ChatsWork(draw=draw):
             return 4 * draw.sequences * (draw.sequence_length + 1)
         case _:
             return 0

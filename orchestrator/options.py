@@ -85,6 +85,9 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--watch", action="store_true", help="follow the run to its end")
     report = "draw the report from the results"
     subcommands.add_parser("report", parents=[place, study], help=report, description=report)
+    text = "tell which checkpoint to fine-tune, as far as geometry can tell"
+    advise = subcommands.add_parser("advise", parents=[place], help=text, description=text)
+    advise.add_argument("--json", action="store_true", help="print JSON alone to stdout")
     text = "clear failures so that the next run tries those cells again"
     retry = subcommands.add_parser("retry", parents=[place], help=text, description=text)
     retry.add_argument("--cause", choices=get_args(Cause), help="only failures of this cause")
@@ -105,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="R",
         help="relative difference up to which numbers count as equal; default 0",
     )
+    _add_export(subcommands)
     text = "write a commented study to start from"
     init = subcommands.add_parser("init", help=text, description=text)
     init.add_argument("path", nargs="?", default="study.toml", help="default study.toml")
@@ -112,6 +116,40 @@ def parser() -> argparse.ArgumentParser:
     text = "check versions, devices, access and the results folder"
     subcommands.add_parser("doctor", parents=[place], help=text, description=text)
     return whole
+
+
+def _add_export(subcommands: Any) -> None:
+    text = "write results, of one or of several people, as a data set for others"
+    export = subcommands.add_parser("export", help=text, description=text)
+    export.add_argument(
+        "places",
+        nargs="*",
+        metavar="RESULTS",
+        help="folders or URLs of results, joined by the checkpoints' weights; default as "
+        "for --results of other commands",
+    )
+    export.add_argument("--to", required=True, metavar="FOLDER", help="a new or an empty folder")
+    export.add_argument("--format", choices=("parquet", "csv"), default="parquet")
+    export.add_argument(
+        "--license",
+        default="unknown",
+        metavar="ID",
+        help="license for the card, as the hub names it; default unknown",
+    )
+    export.add_argument(
+        "--name",
+        action="append",
+        metavar="NAME",
+        help="what to call the results in the column source, once for each in their order; "
+        "default 1, 2 …",
+    )
+    export.add_argument(
+        "--tolerance",
+        type=_fraction,
+        default=1e-3,
+        metavar="R",
+        help="relative difference up to which numbers count as equal; default 1e-3",
+    )
 
 
 def _add_execution(command: argparse.ArgumentParser) -> None:
@@ -138,8 +176,9 @@ def _add_execution(command: argparse.ArgumentParser) -> None:
         "--gpus-per-worker",
         type=_share,
         default=1.0,
-        metavar="FRACTION",
-        help="share of a GPU that a worker has, as 0.5 for two workers on each; default 1",
+        metavar="N",
+        help="GPUs that a worker has: 2 or more where a model needs them, or a share of one, as "
+        "0.5 for two workers on each; default 1",
     )
     group.add_argument(
         "--disk-budget",
@@ -220,8 +259,10 @@ def _share(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0.01 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0.01 to 1")
+    if not (0.01 <= value <= 1 or (value > 1 and value.is_integer())):
+        raise argparse.ArgumentTypeError(
+            f"{text} is neither a number from 0.01 to 1 nor a whole number above"
+        )
     return value
 
 

@@ -8,7 +8,7 @@ from jobs.errors import StudyError
 from jobs.findings import AuditWork
 from jobs.finetune_work import SensitivityWork
 from jobs.identity import FileHashes
-from jobs.pico_spec import PicoSuite
+from jobs.pico_spec import PicoCorpus, PicoSuite
 from jobs.sources import Produced, Source, TextFiles
 from jobs.spec import Study
 from jobs.streams import HubStream
@@ -19,13 +19,15 @@ from orchestrator.audits import audit_cells, audit_suite
 from orchestrator.capability_plan import (
     CapabilityWork,
     capability_works,
+    chat_cells,
     lookups,
     questions_in_use,
 )
 from orchestrator.finetune_plan import check_finetuned, examples_in_use, finetune_cells
 from orchestrator.hub_index import HubIndex
 from orchestrator.named_inputs import text_files
-from orchestrator.posttrain_plan import chain_cells, records_in_use, sample_cells, sampled
+from orchestrator.named_records import records_in_use
+from orchestrator.posttrain_plan import chain_cells, sample_cells, sampled
 from orchestrator.suites import pico_cells
 from orchestrator.winrate_plan import winrate_cells
 
@@ -96,13 +98,13 @@ def _cells(study: Study, hashes: FileHashes, index: HubIndex) -> list[Cell]:
     cells: list[Cell] = []
     tuned: list[Cell] = []
     corpora: dict[str, str] = {}
-    problems: dict[str, int] = {}
+    curricula: dict[str, PicoCorpus] = {}
     checkpoints: list[Checkpoint] = []
     for suite in study.suites:
         if isinstance(suite, PicoSuite):
             supply, made = pico_cells(suite)
             corpora[suite.name] = supply[0].id
-            problems[suite.name] = suite.corpus.heldout_problems
+            curricula[suite.name] = suite.corpus
             cells += supply
             checkpoints += made
         else:
@@ -121,7 +123,7 @@ def _cells(study: Study, hashes: FileHashes, index: HubIndex) -> list[Cell]:
     questions = questions_in_use(study, corpora, hashes, index)
     examples = examples_in_use(study, corpora, hashes, index)
     check_finetuned(study, checkpoints)
-    records = records_in_use(study, corpora, problems, hashes, index)
+    records = records_in_use(study, corpora, curricula, hashes, index)
     for chain in study.posttrain:
         stages, made = chain_cells(study, chain, checkpoints, records)
         cells += stages
@@ -134,8 +136,9 @@ def _cells(study: Study, hashes: FileHashes, index: HubIndex) -> list[Cell]:
         if tokenizer not in by_tokenizer:
             sequences = _sequences(study, checkpoint, used)
             found = lookups(study, checkpoint, questions, corpora, hashes)
-            cells += [*sequences.values(), *found.cells]
-            asked = capability_works(study, questions, sequences, found)
+            chats = chat_cells(study, checkpoint, records)
+            cells += [*sequences.values(), *chats.values(), *found.cells]
+            asked = capability_works(study, questions, sequences, chats, found)
             by_tokenizer[tokenizer] = [*_works(study, sequences), *asked], sequences
         works, sequences = by_tokenizer[tokenizer]
         producer = _made_by(checkpoint.source)

@@ -1,98 +1,16 @@
 """From a study to the cells that post-train its checkpoints and sample answers from them."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+
+from pydantic import ValidationError
 
 from jobs.cells import Cell, Checkpoint
 from jobs.errors import StudyError, nearest
-from jobs.identity import FileHashes
-from jobs.posttrain_spec import Chain, HubExamples, LocalExamples, PassK, PicoExamples
-from jobs.posttrain_work import (
-    FileRecords,
-    HubRecords,
-    PassKWork,
-    PicoRecords,
-    PosttrainWork,
-    Records,
-    SampleWork,
-    Sampling,
-)
-from jobs.sources import Produced, TextFiles
+from jobs.posttrain_spec import Chain, PassK, TrainingStage
+from jobs.posttrain_work import PassKWork, PicoRecords, PosttrainWork, SampleWork, Sampling
+from jobs.sources import Produced
 from jobs.spec import Study
-from orchestrator.hub_index import HubIndex
-from orchestrator.named_inputs import corpus_of
-
-
-@dataclass(frozen=True)
-class NamedRecords:
-    """Training data or problems of a study.
-
-    Attributes:
-        records: What they are.
-        count: How many there are at most.
-    """
-
-    records: Records
-    count: int
-
-
-def records_in_use(
-    study: Study,
-    corpora: Mapping[str, str],
-    heldout: Mapping[str, int],
-    hashes: FileHashes,
-    index: HubIndex,
-) -> dict[str, NamedRecords]:
-    """Returns what chains train on and what is sampled for, by the study's names.
-
-    Args:
-        study: The study.
-        corpora: The corpus cell of each pico suite.
-        heldout: How many problems each pico suite's corpus has, at most.
-        hashes: The hashes of files.
-        index: What is known of the hub.
-
-    Raises:
-        StudyError: A name that the study doesn't define, a file that is missing or holds no
-            records, problems on the hub without a limit; a repository that is not there.
-    """
-    asked = [(f"chain '{c.name}'", s.data) for c in study.posttrain for s in c.stages]
-    asked += [("passk.problems", name) for name in (study.passk.problems if study.passk else ())]
-    asked += [("winrates.instructions", study.winrates.instructions)] if study.winrates else []
-    found: dict[str, NamedRecords] = {}
-    for where, name in asked:
-        if name not in study.training:
-            raise StudyError(
-                f"{where} names '{name}', which the study doesn't define"
-                f"{nearest(name, tuple(study.training))}",
-                f"add [training.{name}], or use one of {', '.join(study.training) or '(none)'}",
-            )
-        match study.training[name]:
-            case PicoExamples() as given:
-                corpus = corpus_of(f"training data '{name}'", given.suite, corpora)
-                count = given.limit or heldout[given.suite]
-                found[name] = NamedRecords(
-                    PicoRecords(name, corpus, given.form, given.limit), count
-                )
-            case LocalExamples() as given:
-                files, count = _files(name, given.paths, hashes)
-                found[name] = NamedRecords(
-                    FileRecords(name, files, given.limit), min(count, given.limit or count)
-                )
-            case HubExamples() as given:
-                if study.passk and name in study.passk.problems and given.limit is None:
-                    raise StudyError(
-                        f"problems '{name}' are on the hub, and how many isn't known here",
-                        f"set training.{name}.limit",
-                    )
-                commit = index.dataset_commit(given.repository, given.revision)
-                hub = HubRecords(
-                    name, given.repository, given.config, given.split, commit, given.limit
-                )
-                found[name] = NamedRecords(hub, given.limit or 0)
-    return found
+from orchestrator.named_records import NamedRecords
 
 
 def chain_cells(
@@ -107,19 +25,26 @@ def chain_cells(
     measured on the same sequences; steps are counted from there on, through all stages.
 
     Raises:
-        StudyError: The suite, a model or a step that it begins from isn't there.
+        StudyError: The suite, a model or a step that it begins from isn't there; a stage whose
+            steps can't be counted.
     """
     cells: list[Cell] = []
     made: list[Checkpoint] = []
     begun = beginnings(chain, checkpoints)
+    stages = [_counted(chain, stage, records[stage.data]) for stage in chain.stages]
     for start in begun:
         for seed in chain.seeds:
             model = start.model + (f"@{start.step}" if chain.steps else "")
             model += f"-seed{seed}" if len(chain.seeds) > 1 else ""
             before, taken = start, 0
-            for stage in chain.stages:
+            for stage in stages:
                 work = PosttrainWork(
-                    stage, records[stage.data].records, seed, chain.threads, study.forward.dtype
+                    stage,
+                    records[stage.data].records,
+                    seed,
+                    chain.threads,
+                    study.forward.dtype,
+                    chain.processes,
                 )
                 needs = [
                     source.cell_id
@@ -146,6 +71,26 @@ def chain_cells(
                 made += kept
                 before, taken = kept[-1], taken + stage.steps
     return cells, made
+
+
+def _counted(chain: Chain, stage: TrainingStage, data: NamedRecords) -> TrainingStage:
+    """Returns a stage with its steps, where it gives epochs of its data."""
+    if stage.epochs is None:
+        return stage
+    if data.count is None:
+        raise StudyError(
+            f"chain '{chain.name}' runs {stage.epochs:g} epochs of '{stage.data}', and how many "
+            "records that has isn't known before the run",
+            f"{data.remedy}, or give the stage `steps`",
+        )
+    try:
+        return stage.counted(data.count)
+    except ValidationError as error:
+        reason = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise StudyError(
+            f"chain '{chain.name}', {stage.epochs:g} epochs of '{stage.data}': {reason}",
+            "lower save_steps, or raise epochs",
+        ) from error
 
 
 def beginnings(chain: Chain, checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
@@ -232,6 +177,7 @@ def sample_cells(
         1,
         passk.time_limit,
         study.forward.dtype,
+        passk.tensor_parallel,
     )
     cells: list[Cell] = []
     for name in passk.problems:
@@ -242,37 +188,11 @@ def sample_cells(
         if isinstance(named.records, PicoRecords):
             needs.append(named.records.corpus)
         runs = []
-        for first in range(0, named.count, passk.batch):
-            count = min(passk.batch, named.count - first)
+        problems = named.counted
+        for first in range(0, problems, passk.batch):
+            count = min(passk.batch, problems - first)
             work = SampleWork(named.records, first, count, sampling)
             runs.append(Cell(work, tuple(dict.fromkeys(needs)), checkpoint))
         ids = tuple(cell.id for cell in runs)
         cells += [*runs, Cell(PassKWork(name, ids, passk.k), ids, checkpoint)]
     return cells
-
-
-def _files(name: str, paths: Sequence[str], hashes: FileHashes) -> tuple[TextFiles, int]:
-    """Returns the files of some records, and how many records they hold."""
-    found: list[tuple[str, str]] = []
-    count = 0
-    for given in paths:
-        path = Path(given).expanduser()
-        if not path.is_file():
-            raise StudyError(f"training data '{name}': there is no file {path}", "check the path")
-        if path.suffix not in {".json", ".jsonl"}:
-            raise StudyError(
-                f"training data '{name}': {path.name} is neither .json nor .jsonl",
-                "convert it to one",
-            )
-        try:
-            text = path.read_text(encoding="utf-8")
-            lines = [line for line in text.split("\n") if line.strip()]
-            count += len(json.loads(text)) if path.suffix == ".json" else len(lines)
-        except (ValueError, TypeError) as error:
-            raise StudyError(
-                f"training data '{name}': {path.name} is no list of records: {error}", "mend it"
-            ) from error
-        found.append((str(path.resolve()), hashes.sha256(path)))
-    if not count:
-        raise StudyError(f"training data '{name}' holds no records", "add some")
-    return TextFiles(tuple(found), "", ""), count

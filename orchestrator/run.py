@@ -65,11 +65,16 @@ def _run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         case "diff":
             first, second = Place(options.first), Place(options.second)
             return upkeep.diff(first, second, options.tolerance, console)
+        case "export":
+            places = [Place(place) for place in options.places] or [results_place(None)]
+            return upkeep.export(places, options, console)
     results = results_place(options.results)
     console.print(f"results: {results}", markup=False)
     match options.command:
         case "report":
             return upkeep.report(results, options.study, force=True)
+        case "advise":
+            return upkeep.advise(results, options.json, console)
         case "retry":
             return upkeep.retry(results, options.cause, options.cell)
         case "compact":

@@ -1,5 +1,7 @@
-"""What is done to results beside running cells: report, retry, compact, diff, and a new study."""
+"""What is done to results beside running cells: from their report to a copy for others."""
 
+from argparse import Namespace
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from jobs.place import Place
 from jobs.study import schema
 from orchestrator.live import read_live
 from orchestrator.store import Ledger, Store
+
+_SHOWN = 5
 
 
 def report(
@@ -91,6 +95,54 @@ def diff(first: Place, second: Place, tolerance: float, console: Console) -> dic
     for line in lines(differences):
         console.print(line, markup=False)
     return summary(differences)
+
+
+def advise(place: Place, want_json: bool, console: Console) -> dict[str, Any]:
+    """Tells which checkpoint to fine-tune, as far as geometry can tell."""
+    from dashboards.advisor import advise as judge
+    from dashboards.advisor_table import advice_rows
+    from dashboards.advisor_words import aligned, candidates_table, sentence
+
+    found = judge(place)
+    for advice in found if not want_json else ():
+        shown = candidates_table(advice, "advice")
+        console.print("\n".join((shown.title, *aligned(shown))), markup=False)
+        console.print(shown.note, markup=False)
+        verdict = f"{advice.label}: {advice.judgement.verdict}."
+        console.print(f"{verdict} {sentence(advice)}\n", markup=False)
+    if not found:
+        console.print("plain LoRA was not measured at three checkpoints of any model yet")
+    series = [
+        {
+            "series": advice.label,
+            "verdict": advice.judgement.verdict,
+            "n": advice.judgement.n,
+            "skill": advice.judgement.skill,
+            "recommended": next((c.revision for c in advice.candidates if c.recommended), None),
+        }
+        for advice in found
+    ]
+    return {"code": 0, "series": series} | ({"advice": advice_rows(found)} if want_json else {})
+
+
+def export(places: Sequence[Place], options: Namespace, console: Console) -> dict[str, Any]:
+    """Writes results, of one or of several people, as a data set for others."""
+    from dashboards.atlas_export import check_export
+    from dashboards.atlas_export import export as write
+    from dashboards.query import merge
+
+    folder = check_export(Path(options.to), options.license)
+    atlas = merge(*places, names=options.name, relative_tolerance=options.tolerance)
+    tables = write(atlas, folder, options.format, options.license)
+    found = atlas.conflicts.to_pylist()
+    for row in found[:_SHOWN]:
+        held = zip(row["sources"], row["values"], row["labels"], strict=True)
+        told = ", ".join(f"{source} has {value} for {label}" for source, value, label in held)
+        console.print(f"conflict: {row['table']}.{row['column']}: {told}", markup=False)
+    if len(found) > _SHOWN:
+        console.print(f"… and {len(found) - _SHOWN:,} more; see the table conflicts")
+    console.print(f"export: {folder}", markup=False)
+    return {"code": 0, "export": str(folder), "tables": tables, "conflicts": len(found)}
 
 
 def init(path: Path, want_schema: bool) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from jobs.identity import FileHashes
 from jobs.posttrain_work import PicoRecords, PosttrainWork
 from jobs.sources import Produced, TextFiles
 from jobs.spec import LocalSuite, Study
-from jobs.winrate_spec import EndpointJudge, Winrates, shared_cost
+from jobs.winrate_spec import EndpointJudge, LocalJudge, SuiteJudge, Winrates, shared_cost
 from jobs.winrate_work import JudgeCheckpoint, RespondWork, Side, WinrateWork
-from orchestrator.posttrain_plan import NamedRecords
+from orchestrator.named_records import NamedRecords
 from orchestrator.suites import local_checkpoints
 
 
@@ -58,10 +58,14 @@ def winrate_cells(
     starts = _starts(checkpoints, made)
     comparisons = _comparisons(asked, checkpoints, starts)
     judge: EndpointJudge | JudgeCheckpoint
-    if isinstance(asked.judge, EndpointJudge):
-        judge = shared_cost(asked.judge, len(comparisons))
-    else:
-        judge = _local_judge(asked.judge.checkpoint, study, hashes)
+    match asked.judge:
+        case EndpointJudge() as endpoint:
+            judge = shared_cost(endpoint, len(comparisons))
+        case LocalJudge(checkpoint=folder):
+            judge = _local_judge(folder, study, hashes)
+        case SuiteJudge() as named:
+            found = _last_checkpoint(named, checkpoints)
+            judge = JudgeCheckpoint(found.source, found.tokenizer, study.forward.dtype)
     difficulties = _difficulties(asked, hashes)
     answering: dict[Checkpoint, Cell] = {}
     judging: list[Cell] = []
@@ -82,7 +86,7 @@ def winrate_cells(
         )
         compared = comparison.compared
         # Equal checkpoints give one answering cell, which is needed but once.
-        needs = tuple(dict.fromkeys((first, second)))
+        needs = tuple(dict.fromkeys((first, second, *_made_by(judge))))
         judging.append(Cell(work, needs, suite=compared.suite, model=compared.model))
     return [*answering.values(), *judging]
 
@@ -95,11 +99,7 @@ def _respond(
 ) -> Cell:
     found = records[asked.instructions].records
     work = RespondWork(found, asked.new_tokens, asked.temperature, asked.seed, study.forward.dtype)
-    needs = [
-        source.cell_id
-        for source in (checkpoint.source, checkpoint.tokenizer)
-        if isinstance(source, Produced)
-    ]
+    needs = _made_by(checkpoint)
     if isinstance(found, PicoRecords):
         needs.append(found.corpus)
     return Cell(work, tuple(dict.fromkeys(needs)), checkpoint)
@@ -224,6 +224,38 @@ def _local_judge(folder: str, study: Study, hashes: FileHashes) -> JudgeCheckpoi
     suite = LocalSuite(name="winrates.judge", paths=(folder,))
     ((checkpoint,), _) = local_checkpoints(suite, hashes)
     return JudgeCheckpoint(checkpoint.source, checkpoint.tokenizer, study.forward.dtype)
+
+
+def _last_checkpoint(judge: SuiteJudge, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    there = [c for c in checkpoints if c.suite == judge.suite]
+    if not there:
+        suites = sorted({c.suite for c in checkpoints})
+        raise StudyError(
+            f"winrates.judge names suite '{judge.suite}', which has no checkpoints"
+            f"{nearest(judge.suite, suites)}",
+            f"use one of {', '.join(suites) or '(none)'}",
+        )
+    models = list(dict.fromkeys(c.model for c in there))
+    if judge.model is None and len(models) > 1:
+        raise StudyError(
+            f"winrates.judge names suite '{judge.suite}', which has {len(models)} models",
+            f"give `model`, one of {', '.join(models)}",
+        )
+    model = judge.model or models[0]
+    if model not in models:
+        raise StudyError(
+            f"winrates.judge names model '{model}', which suite '{judge.suite}' lacks"
+            f"{nearest(model, models)}",
+            f"use one of {', '.join(models)}",
+        )
+    return [c for c in there if c.model == model][-1]
+
+
+def _made_by(read: Checkpoint | EndpointJudge | JudgeCheckpoint) -> list[str]:
+    """Returns the cells that make what is read of a checkpoint."""
+    if isinstance(read, EndpointJudge):
+        return []
+    return [s.cell_id for s in (read.source, read.tokenizer) if isinstance(s, Produced)]
 
 
 def _difficulties(asked: Winrates, hashes: FileHashes) -> TextFiles | None:

@@ -71,12 +71,14 @@ def test_named_studies_ship() -> None:
         "norms",
         "norms-pico",
         "other-families",
+        "overtraining",
         "pico",
         "posttrain-pico",
         "robustness",
         "smoke",
         "toy",
         "tracing",
+        "tulu",
     )
     assert shipped_studies() == shipped
     for name in shipped_studies():

@@ -15,6 +15,7 @@ from jobs.errors import DataError
 from workers.hub import float64_device
 from workers.kernels.moments import MomentAccumulator
 from workers.sequences import TokenSequences
+from workers.tally import phase
 
 _LOGITS_AT_ONCE = 2**25
 _ROWS_AT_ONCE = 1024
@@ -29,7 +30,7 @@ class ForwardPass:
             `float64_device` says.
         layers: Moments of the embedding output (0) and of the residual stream after block i.
         loss_sums: Sum of the token losses of each sequence, (M,) float64 nats; None unless asked.
-        loss_counts: Number of predicted tokens of each sequence, (M,).
+        loss_counts: Number of predicted tokens of each sequence that count, (M,).
         swept: For each asked L, what `features` would be if sequences were cut at L tokens.
     """
 
@@ -40,6 +41,7 @@ class ForwardPass:
     swept: dict[int, torch.Tensor] = field(default_factory=dict)
 
 
+@phase("forward")
 @torch.no_grad()
 def forward_pass(
     model: Any,
@@ -97,7 +99,7 @@ def forward_pass(
             for length, rows in swept.items():
                 rows[at] = _at(hidden, last.clamp(max=length - 1)).float().to(exact)
             if loss:
-                sums[at] = _token_losses(model, hidden, ids, mask)
+                sums[at] = _token_losses(model, hidden, ids, sequences.counted(places))
             done += len(places)
             report(done, count)
     if not bool(torch.isfinite(features).all()):
@@ -108,7 +110,7 @@ def forward_pass(
         features,
         taps.moments() if taps else {},
         sums.cpu() if loss else None,
-        sequences.lengths - 1,
+        sequences.predicted,
         swept,
     )
 
@@ -220,14 +222,15 @@ def _send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def _token_losses(
-    model: Any, hidden: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor
+    model: Any, hidden: torch.Tensor, ids: torch.Tensor, counted: torch.Tensor
 ) -> torch.Tensor:
     """Returns each sequence's sum of next-token losses, (B,) float64, logits a piece at a time.
 
-    Ids and mask, (B, T), are on the host: which states predict is known without asking the device.
+    Ids and the tokens that count, (B, T), are on the host: which states predict is known without
+    asking the device.
     """
     device, exact = hidden.device, float64_device(hidden.device)
-    rows, columns = mask[:, 1:].nonzero(as_tuple=True)
+    rows, columns = counted[:, 1:].nonzero(as_tuple=True)
     targets = _send(ids[rows, columns + 1], device)
     rows, columns = _send(rows, device), _send(columns, device)
     sums = torch.zeros(len(ids), dtype=torch.float64, device=exact)

@@ -12,6 +12,8 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from jobs.errors import DataError
+from jobs.sources import CHAT_TEMPLATE_FILE
+from workers.tally import phase
 from workers.weights import read_weights, weight_files
 
 # A bar for every load would tear the run's own progress apart.
@@ -61,6 +63,7 @@ class LoadedCheckpoint(LoadedModel):
         return len(self.tokenizer)
 
 
+@phase("load")
 def load_checkpoint(
     path: Path, tokenizer: Path, dtype: str, device: str, allow_bin: bool = False
 ) -> LoadedCheckpoint:
@@ -125,6 +128,21 @@ def load_tokenizer(folder: Path) -> Any:
             f"the tokenizer in {folder} cannot be loaded: {_first_line(error)}",
             "check tokenizer.json, or give the suite's `tokenizer`",
         ) from error
+
+
+def take_chat_template(tokenizer: Any, weights: Path) -> None:
+    """Gives a tokenizer without a chat template the one that a chain has trained its model with.
+
+    A chain's checkpoints are read by the tokenizer of the checkpoint that it began from, so that
+    all of them are measured on the same sequences; what it made of chats lies beside its weights.
+
+    Args:
+        tokenizer: The tokenizer.
+        weights: Folder of a checkpoint that a chain made: others aren't known by their template.
+    """
+    template = weights / CHAT_TEMPLATE_FILE
+    if not tokenizer.chat_template and template.is_file():
+        tokenizer.chat_template = template.read_text(encoding="utf-8")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

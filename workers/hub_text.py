@@ -1,15 +1,17 @@
-"""Texts from the hub: the first documents of a dataset at a commit, streamed, never kept on disk.
+"""Data from the hub: a dataset at a commit, streamed, never kept on disk.
 
 Nothing but data is read: a dataset that needs code of its own is refused.
 """
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from jobs.errors import DataError
+from jobs.posttrain_work import HubRecords
 from jobs.streams import HubStream
 
 _REPORT_EVERY = 256
@@ -35,7 +37,42 @@ def streamed_documents(
             field; or it cannot be read.
         OSError: The hub cannot be reached.
     """
-    # Imported here: they take a second, and only text on the hub needs them.
+    documents = []
+    with _opened(text, lambda cache: _split(text, cache, pieces=True), sleep) as stream:
+        for count, value in enumerate(_values(stream, text), start=1):
+            if value is not None:
+                documents.append(value)
+            if count % _REPORT_EVERY == 0:
+                report(count, text.documents)
+    return documents
+
+
+def streamed_records(
+    records: HubRecords, sleep: Callable[[float], None] = time.sleep
+) -> Iterator[dict[str, Any]]:
+    """Yields the records of a dataset on the hub, in its order.
+
+    Raises:
+        DataError: The dataset isn't there, may not be seen, or lacks the subset, the split or a
+            file; or it cannot be read.
+        OSError: The hub cannot be reached.
+    """
+
+    def stream(cache: str) -> Any:
+        if records.files:
+            return _named_files(records, cache)
+        return _split(records, cache, pieces=False)
+
+    with _opened(records, stream, sleep) as found:
+        yield from (dict(record) for record in found)
+
+
+@contextmanager
+def _opened(
+    data: HubStream | HubRecords, stream: Callable[[str], Any], sleep: Callable[[float], None]
+) -> Iterator[Any]:
+    """Gives a stream, opened anew where that fails for a while; tells its errors in our words."""
+    # Imported here: they take a second, and only what is on the hub needs them.
     import datasets
     import httpx
 
@@ -44,19 +81,13 @@ def streamed_documents(
         try:
             for pause in (*_PAUSES, None):
                 try:
-                    stream = _open(text, cache)
+                    found = stream(cache)
                     break
                 except (httpx.TransportError, OSError) as error:
                     if pause is None or not _passes(error):
                         raise
                     sleep(pause)
-            documents = []
-            for count, value in enumerate(_values(stream, text), start=1):
-                if value is not None:
-                    documents.append(value)
-                if count % _REPORT_EVERY == 0:
-                    report(count, text.documents)
-            return documents
+            yield found
         except datasets.exceptions.DatasetNotFoundError as error:
             raise DataError(
                 f"{error}",
@@ -64,18 +95,39 @@ def streamed_documents(
             ) from error
         except (datasets.exceptions.DatasetsError, ValueError, RuntimeError, EOFError) as error:
             raise DataError(
-                f"{text.repository} at {text.commit[:8]} cannot be read: "
+                f"{data.repository} at {data.commit[:8]} cannot be read: "
                 f"{error.__cause__ or error}",
                 "see its page on the hub; datasets that need code of their own are refused",
             ) from error
         except (httpx.HTTPError, OSError) as error:
             raise ConnectionError(
-                f"{text.repository} cannot be streamed from the hub: {error}"
+                f"{data.repository} cannot be streamed from the hub: {error}"
             ) from error
 
 
-def _open(text: HubStream, cache: str) -> Any:
-    """Returns the stream of the split.
+def _named_files(records: HubRecords, cache: str) -> Any:
+    """Returns the stream of some files of a repository, whatever else is in it.
+
+    Raises:
+        DataError: A file isn't there.
+    """
+    import datasets
+
+    place = f"hf://datasets/{records.repository}@{records.commit}"
+    kind = "parquet" if records.files[0].endswith(".parquet") else "json"
+    files = [f"{place}/{name}" for name in records.files]
+    try:
+        builder = datasets.load_dataset_builder(kind, data_files=files, cache_dir=cache)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{records.repository} at {records.commit[:8]} lacks one of {', '.join(records.files)}",
+            "see its files on the hub, and correct the dataset's `files`",
+        ) from error
+    return builder.as_streaming_dataset()["train"]
+
+
+def _split(text: HubStream | HubRecords, cache: str, pieces: bool) -> Any:
+    """Returns the stream of a split; in small pieces where only its beginning is wanted.
 
     Raises:
         DataError: The subset or the split isn't there.
@@ -99,10 +151,10 @@ def _open(text: HubStream, cache: str) -> Any:
         raise DataError(
             f"{text.repository} has {wrong} {', '.join(configs)}", "give the dataset's `config`"
         ) from error
-    if isinstance(builder.config, ParquetConfig):
+    if pieces and isinstance(builder.config, ParquetConfig):
         # Else many row groups are fetched ahead, though the first may have all that is wanted.
-        pieces = pa.CacheOptions(range_size_limit=_PIECE_BYTES, lazy=True)
-        builder.config.fragment_scan_options = ParquetFragmentScanOptions(cache_options=pieces)
+        options = pa.CacheOptions(range_size_limit=_PIECE_BYTES, lazy=True)
+        builder.config.fragment_scan_options = ParquetFragmentScanOptions(cache_options=options)
     splits = builder.as_streaming_dataset()
     if text.split not in splits:
         raise DataError(

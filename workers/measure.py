@@ -24,6 +24,7 @@ from workers.spectra import (
     number_or_none,
     spectral_columns,
 )
+from workers.tally import phase
 from workers.weight_files import fingerprint
 
 Rows = list[dict[str, Any]]
@@ -60,6 +61,7 @@ def checkpoint_rows(checkpoint: LoadedCheckpoint, source: Source) -> Rows:
     ]
 
 
+@phase("fit")
 def geometry_rows(
     work: GeometryWork,
     checkpoint: LoadedModel,
@@ -106,6 +108,7 @@ def geometry_rows(
     return [last, *others], [side]
 
 
+@phase("fit")
 def head_rows(work: HeadWork, checkpoint: LoadedModel, sequences: TokenSequences | None) -> Rows:
     """Returns the row of table `head`; without the columns of overlaps, unless the work asks them.
 
@@ -164,8 +167,11 @@ def head_rows(work: HeadWork, checkpoint: LoadedModel, sequences: TokenSequences
     return [row]
 
 
+@phase("fit")
 def loss_rows(work: LossWork, sequences: TokenSequences, passed: ForwardPass) -> Rows:
     """Returns the row of table `evals`: mean token loss, its error clustered by sequence.
+
+    Of chats, the loss is that of the answers' tokens alone.
 
     The standard error is that of a ratio of sums over sequences (delta method).
 
@@ -191,7 +197,7 @@ def loss_rows(work: LossWork, sequences: TokenSequences, passed: ForwardPass) ->
     return [
         {
             "task": work.dataset,
-            "metric": "loss",
+            "metric": "loss" if sequences.answers is None else "answer_loss",
             "value": loss,
             "stderr": float(residuals.square().sum().sqrt()) / total,
             "n": int(total),

@@ -44,9 +44,10 @@ def load_problems(records: Records, files: Files, tokenizer: Any) -> list[Proble
 def read_problems(name: str, records: Sequence[Record]) -> list[tuple[str, str]]:
     r"""Returns the question and the right answer of each record.
 
-    The question is in `problem` or `question`. The answer is in `answer`: a number, or text, of
-    which only what follows `####` counts where that is there, as in GSM8K; or else it is the last
-    `\boxed{…}` of `solution`.
+    The question is in `problem` or `question`, or it is the only message, of a user, in `messages`.
+    The answer is in `answer` or `ground_truth`: a number, or text, of which only what follows
+    `####` counts where that is there, as in GSM8K; or else it is the last `\boxed{…}` of
+    `solution`.
 
     Args:
         name: What the study calls them.
@@ -80,18 +81,29 @@ def _prompt(question: str, tokenizer: Any) -> str:
 
 
 def _question(name: str, number: int, record: Record) -> str:
-    for field in ("problem", "question"):
-        if isinstance(record.get(field), str) and record[field].strip():
-            return str(record[field])
+    given = [record.get("problem"), record.get("question")]
+    match record.get("messages"):
+        case [{"role": "user", "content": only}]:
+            given.append(only)
+    for text in given:
+        if isinstance(text, str) and text.strip():
+            return text
     raise DataError(
-        f"problems '{name}': record {number} has no text in `problem` or `question`; it has "
-        f"{', '.join(record) or '(nothing)'}",
+        f"problems '{name}': record {number} has no text in `problem` or `question`, nor a single "
+        f"user's message; it has {', '.join(record) or '(nothing)'}",
         "rename the field that holds the question",
     )
 
 
 def _answer(name: str, number: int, record: Record) -> str:
-    match record.get("answer"):
+    if record.get("constraint_type"):
+        raise DataError(
+            f"problems '{name}': record {number} asks for the constraint "
+            f"'{record['constraint_type']}', which no answer can be compared with",
+            f"leave such records out, as in training.{name}.where = "
+            '{ dataset = ["gsm8k", "MATH"] }',
+        )
+    match record.get("answer", record.get("ground_truth")):
         case str() as text if text.strip():
             # GSM8K groups thousands by commas, which elsewhere part a list.
             _, mark, after = text.rpartition(_GSM8K)

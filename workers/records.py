@@ -7,13 +7,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 
 from jobs.errors import DataError
 from jobs.posttrain_work import FileRecords, HubRecords, PicoRecords, Records
 from workers import artifacts
 from workers.artifacts import Files
+from workers.hub_text import streamed_records
 
 Record = dict[str, Any]
 
@@ -25,7 +25,8 @@ def load_records(records: Records, files: Files) -> list[Record]:
 
     Raises:
         DataError: A file that changed since it was planned or isn't JSON, a record that is no
-            table of names and values, a dataset without that subset or split; none at all.
+            table of names and values, a dataset without that subset, split or file; none at all,
+            or not as many as the study counts on.
         OSError: The hub cannot be reached.
     """
     match records:
@@ -38,6 +39,8 @@ def load_records(records: Records, files: Files) -> list[Record]:
     chosen = list(islice(found, records.limit))
     if not chosen:
         raise DataError(f"'{records.name}' holds no records", "name data that has some")
+    if isinstance(records, HubRecords):
+        _check_number(records, len(chosen))
     return chosen
 
 
@@ -64,20 +67,29 @@ def _of_files(records: FileRecords, files: Files) -> Iterator[Record]:
 
 
 def _of_hub(records: HubRecords) -> Iterator[Record]:
-    try:
-        found = datasets.load_dataset(
-            records.repository,
-            records.config,
-            split=records.split,
-            revision=records.commit,
-            streaming=True,
-        )
-    except ValueError as error:  # How `datasets` says that there is no such subset or split.
+    for number, record in enumerate(streamed_records(records), start=1):
+        for name, wanted in records.where:
+            if name not in record:
+                raise DataError(
+                    f"'{records.name}': record {number} has no field '{name}', only "
+                    f"{', '.join(record)}",
+                    f"correct training.{records.name}.where",
+                )
+            if str(record[name]).lower() not in {value.lower() for value in wanted}:
+                break
+        else:
+            yield record
+
+
+def _check_number(records: HubRecords, found: int) -> None:
+    """Compares how many records were read with how many the study says there are."""
+    if records.expected is None:
+        return
+    if found != min(records.expected, records.limit or records.expected):
         raise DataError(
-            f"'{records.name}' cannot be read from {records.repository}: {error}",
-            "check its `config` and `split`",
-        ) from error
-    yield from (dict(record) for record in found)
+            f"'{records.name}' has {found} records, and the study counts on {records.expected}",
+            f"set training.{records.name}.records to their number",
+        )
 
 
 def _of_pico(records: PicoRecords, corpus: Path) -> Iterator[Record]:
@@ -86,8 +98,10 @@ def _of_pico(records: PicoRecords, corpus: Path) -> Iterator[Record]:
         yield from _lines(corpus / _PROBLEMS[records.form])
         return
     generator = np.random.default_rng(0)
-    sums = _lines(corpus / _PROBLEMS["problems"])
-    for question, problem in zip(_lines(corpus / "questions_train.jsonl"), sums, strict=False):
+    held = records.form == "heldout_instructions"
+    sums = _lines(corpus / _PROBLEMS["heldout_problems" if held else "problems"])
+    questions = _lines(corpus / f"questions_{'heldout' if held else 'train'}.jsonl")
+    for question, problem in zip(questions, sums, strict=False):
         wrong = [c for place, c in enumerate(question["choices"]) if place != question["label"]]
         answer = problem["answer"]
         place = int(generator.choice([n for n, c in enumerate(answer) if c.isdigit()]))
@@ -98,7 +112,7 @@ def _of_pico(records: PicoRecords, corpus: Path) -> Iterator[Record]:
             (problem["problem"], answer, mistaken),
         )
         for prompt, right, rejected in pairs:
-            if records.form == "instructions":
+            if records.form != "preferences":
                 yield {"prompt": prompt, "completion": right}
             else:
                 yield {"prompt": prompt, "chosen": right, "rejected": rejected}

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import torch
 
-from jobs.capability_work import IndexWork, InfinigramWork
+from jobs.capability_work import ChatsWork, IndexWork, InfinigramWork
 from jobs.cells import Cell
 from jobs.events import Progress, Started
 from jobs.findings import AuditWork
@@ -131,6 +131,16 @@ def _make_artifact(cell: Cell, files: Files, report: Report) -> Rows:
                     with artifacts.held(files, work.tokenizer, progress) as tokenizer:
                         drawn = draw_sequences(text, work.draw, tokenizer, folder, progress)
                     (folder / ROWS).write_text(json.dumps([{"dataset": work.dataset, **drawn}]))
+            case ChatsWork() as work:
+                # Imported here: only chats need the trainer's templates.
+                from workers.finetune.chat_sequences import draw_chats
+
+                with (
+                    artifacts.fresh_artifact(files, cell.id) as folder,
+                    artifacts.held(files, work.tokenizer, progress) as tokenizer,
+                ):
+                    row = draw_chats(work, files, tokenizer, folder, progress)
+                    (folder / ROWS).write_text(json.dumps([{"dataset": work.dataset, **row}]))
             case IndexWork() as work:
                 # Imported here: only what counts in a corpus needs it.
                 from workers.corpus_index import build_index

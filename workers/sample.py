@@ -12,14 +12,17 @@ from jobs.cells import Cell
 from jobs.errors import DataError
 from jobs.events import Progress, Started
 from jobs.posttrain_work import PassKWork, Records, SampleWork
+from jobs.sources import Produced
 from workers import artifacts
 from workers.artifacts import ROWS, Files
 from workers.engines import Asked, ModelFolder, holding, read_folder
 from workers.generate import text_after
 from workers.grade import Grade, Grader, grader
+from workers.hub import take_chat_template
 from workers.kernels import passk
 from workers.measure import Rows
 from workers.problems import Problem, has_template, load_problems, problem_ids
+from workers.tally import phase
 from workers.telling import Clock, Report, Task, finished, reporting_failure
 from workers.weight_files import are_pickled
 
@@ -80,6 +83,8 @@ def _sample(cells: Sequence[Cell], task: Task, files: Files, report: Report, clo
         ExitStack() as stack,
     ):
         folder = read_folder(weights, tokenizer, checkpoint.digest, are_pickled(checkpoint.source))
+        if isinstance(checkpoint.source, Produced):
+            take_chat_template(folder.tokenizer, weights)
         known: _Known = {}
         for cell in cells:
             with reporting_failure([cell], report):
@@ -120,7 +125,7 @@ def _sample_one(
     def progress(done: int, total: int) -> None:
         report(Progress(cell.id, done * work.sampling.samples, total * work.sampling.samples))
 
-    with holding(folder, work.sampling, device, length) as engine:
+    with holding(folder, work.sampling, device, length) as engine, phase("sample"):
         name, sampled = engine.name, engine.sample(asked, work.sampling, progress)
     texts = [
         _texts(folder.tokenizer, each.ids, tokens)
@@ -128,11 +133,12 @@ def _sample_one(
     ]
     # All at once, so that one that is slow to grade holds up no other.
     chosen = [problems[place] for place in places for _ in range(work.sampling.samples)]
-    grades = read.grade(
-        [problem.prompt for problem in chosen],
-        [problem.reference for problem in chosen],
-        [text for of_problem in texts for text in of_problem],
-    )
+    with phase("grade"):
+        grades = read.grade(
+            [problem.prompt for problem in chosen],
+            [problem.reference for problem in chosen],
+            [text for of_problem in texts for text in of_problem],
+        )
     rows = [
         _row(
             work,

@@ -20,6 +20,7 @@ from jobs.streams import HubStream
 from jobs.text_spec import Sequences
 from workers.documents import read_documents
 from workers.hub import load_tokenizer
+from workers.tally import phase
 
 _BATCH = 512
 
@@ -32,13 +33,16 @@ class TokenSequences:
         ids: All token ids, one sequence after the other, (total,) int64.
         lengths: Length of each sequence, (M,) int64.
         seq_len: Longest allowed length L.
-        fingerprint: SHA-256 of ids and lengths.
+        fingerprint: SHA-256 of ids and lengths, and of the answers where there are some.
+        answers: Whether each token is part of an answer, whose loss alone counts, (total,) bool;
+            None where every token counts.
     """
 
     ids: torch.Tensor
     lengths: torch.Tensor
     seq_len: int
     fingerprint: str
+    answers: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -51,8 +55,19 @@ class TokenSequences:
     def first(self, count: int) -> "TokenSequences":
         """Returns the first sequences, with the fingerprint of all; all where there are no more."""
         lengths = self.lengths[:count]
-        ids = self.ids[: int(lengths.sum())]
-        return TokenSequences(ids, lengths, self.seq_len, self.fingerprint)
+        total = int(lengths.sum())
+        answers = None if self.answers is None else self.answers[:total]
+        return TokenSequences(self.ids[:total], lengths, self.seq_len, self.fingerprint, answers)
+
+    @property
+    def predicted(self) -> torch.Tensor:
+        """How many tokens of each sequence are predicted and count, (M,): never the first one."""
+        if self.answers is None:
+            return self.lengths - 1
+        counted = self.answers.clone()
+        counted[self._starts] = False
+        owners = torch.arange(len(self)).repeat_interleave(self.lengths)
+        return torch.zeros(len(self), dtype=torch.int64).index_add_(0, owners, counted.long())
 
     def batches(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Yields (places (B,), ids (B, T) padded on the right with 0, lengths (B,)).
@@ -60,26 +75,54 @@ class TokenSequences:
         Sequences of like length share a batch, longest first, so that little is padded and
         memory that doesn't suffice shows at once.
         """
-        starts = self.lengths.cumsum(0) - self.lengths
         order = torch.argsort(self.lengths, descending=True, stable=True)
         for places in order.split(size):
-            lengths = self.lengths[places]
-            padded = torch.zeros(len(places), int(lengths.max()), dtype=torch.int64)
-            for row, place in enumerate(places.tolist()):
-                start, length = int(starts[place]), int(self.lengths[place])
-                padded[row, :length] = self.ids[start : start + length]
-            yield places, padded, lengths
+            yield places, self._padded(self.ids, places), self.lengths[places]
+
+    def counted(self, places: torch.Tensor) -> torch.Tensor:
+        """Returns which tokens of a batch count: all real ones, or those of answers, (B, T)."""
+        if self.answers is not None:
+            return self._padded(self.answers, places)
+        lengths = self.lengths[places]
+        return torch.arange(int(lengths.max())) < lengths[:, None]
+
+    @property
+    def _starts(self) -> torch.Tensor:
+        return self.lengths.cumsum(0) - self.lengths
+
+    def _padded(self, values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Returns what belongs to the tokens of some sequences, padded on the right with 0."""
+        starts, lengths = self._starts[places], self.lengths[places]
+        padded = torch.zeros(len(places), int(lengths.max()), dtype=values.dtype)
+        for row, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+            padded[row, :length] = values[start : start + length]
+        return padded
 
 
 def load_sequences(folder: Path) -> TokenSequences:
-    """Reads what `draw_sequences` wrote."""
+    """Reads what `save_sequences` wrote."""
     tensors = load_file(folder / "sequences.safetensors")
     about = json.loads((folder / "sequences.json").read_text())
     return TokenSequences(
-        tensors["ids"].long(), tensors["lengths"].long(), about["seq_len"], about["fingerprint"]
+        tensors["ids"].long(),
+        tensors["lengths"].long(),
+        about["seq_len"],
+        about["fingerprint"],
+        tensors.get("answers"),
     )
 
 
+def save_sequences(sequences: TokenSequences, folder: Path) -> None:
+    """Writes sequences into an existing folder."""
+    tensors = {"ids": sequences.ids.int(), "lengths": sequences.lengths.int()}
+    if sequences.answers is not None:
+        tensors["answers"] = sequences.answers
+    save_file(tensors, folder / "sequences.safetensors")
+    about = {"seq_len": sequences.seq_len, "fingerprint": sequences.fingerprint}
+    (folder / "sequences.json").write_text(json.dumps(about))
+
+
+@phase("make")
 def draw_sequences(
     text: TextFiles | Path | HubStream,
     draw: Sequences,
@@ -111,12 +154,7 @@ def draw_sequences(
     tokenizer = load_tokenizer(tokenizer_folder)
     documents = [d for d in read_documents(text, report) if d.strip()]
     drawn = cut_sequences(documents, draw, tokenizer, report)
-    save_file(
-        {"ids": drawn.ids.int(), "lengths": drawn.lengths.int()}, folder / "sequences.safetensors"
-    )
-    (folder / "sequences.json").write_text(
-        json.dumps({"seq_len": draw.sequence_length, "fingerprint": drawn.fingerprint})
-    )
+    save_sequences(drawn, folder)
     return {
         "sequences_fingerprint": drawn.fingerprint,
         "tokenizer_fingerprint": tokenizer_fingerprint(tokenizer_folder),

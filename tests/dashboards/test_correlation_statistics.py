@@ -79,9 +79,9 @@ def test_exact_pvalues_of_seven_points() -> None:
 
 
 def test_permutations_are_all_different_and_all_there() -> None:
-    order = ours._permutations(6)
+    order = ours.permutations(6)
     assert {tuple(row) for row in order.T.tolist()} == set(itertools.permutations(range(6)))
-    assert ours._permutations(9).shape == (9, math.factorial(9))
+    assert ours.permutations(9).shape == (9, math.factorial(9))
 
 
 def test_nine_points_in_order_have_two_orders_as_large() -> None:

@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from jobs.capability_spec import ChatLoss
 from jobs.cells import Cell
-from jobs.posttrain_spec import Adapters, PassK, TrainingStage
+from jobs.posttrain_spec import Adapters, Chain, PassK, TrainingStage
 from jobs.posttrain_work import HubRecords
-from jobs.work import Work
+from jobs.sources import Produced
+from jobs.work import Work, gpus
 from tests.jobs.posttrain_works import (
+    CHATS,
     FILES,
     PASSK,
     POSTTRAIN,
@@ -39,6 +42,7 @@ STAGE_CHANGES: tuple[dict[str, Any], ...] = (
     {"completions": 8},
     {"completion_tokens": 9},
     {"temperature": 0.7},
+    {"length_normalized": True},
     {"adapters": Adapters()},
 )
 SAMPLING_CHANGES: tuple[dict[str, Any], ...] = (
@@ -51,8 +55,14 @@ SAMPLING_CHANGES: tuple[dict[str, Any], ...] = (
     {"threads": 2},
     {"time_limit": 1.0},
     {"dtype": "bfloat16"},
+    {"tensor_parallel": 2},
 )
 HUB = HubRecords("hub", "a/b", None, "train", "0" * 40, None)
+
+
+def _chain(processes: int, **stage: Any) -> Chain:
+    stages = (TrainingStage(data="sums", steps=8, **stage),)
+    return Chain(name="tuned", suite="tiny", stages=stages, processes=processes)
 
 
 def _id(work: Work) -> str:
@@ -76,6 +86,7 @@ def test_every_setting_of_the_sampling_is_part_of_an_id(change: dict[str, Any]) 
         (POSTTRAIN, {"seed": 1}),
         (POSTTRAIN, {"threads": 2}),
         (POSTTRAIN, {"dtype": "bfloat16"}),
+        (POSTTRAIN, {"processes": 2}),
         (POSTTRAIN, {"records": FILES}),
         (POSTTRAIN, {"records": HUB}),
         (POSTTRAIN, {"records": replace(SUMS, corpus=B)}),
@@ -87,18 +98,51 @@ def test_every_setting_of_the_sampling_is_part_of_an_id(change: dict[str, Any]) 
         (PASSK, {"samples": (B,)}),
         (PASSK, {"samples": (A, B)}),
         (PASSK, {"k": (1,)}),
+        (CHATS, {"records": SUMS}),
+        (CHATS, {"draw": CHATS.draw.model_copy(update={"sequences": 9})}),
+        (CHATS, {"draw": CHATS.draw.model_copy(update={"sequence_length": 9})}),
+        (CHATS, {"draw": CHATS.draw.model_copy(update={"seed": 9})}),
+        (CHATS, {"tokenizer": Produced(A, "tokenizer")}),
     ],
 )
 def test_parameters_are_part_of_an_id(work: Any, change: dict[str, Any]) -> None:
     assert _id(replace(work, **change)) != _id(work)
 
 
-@pytest.mark.parametrize("field", ["repository", "config", "split", "commit", "limit"])
-def test_all_of_a_dataset_on_the_hub_counts(field: str) -> None:
-    new: dict[str, Any] = {field: 7 if field == "limit" else "another"}
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((name, "another") for name in ("repository", "config", "split", "commit")),
+        ("limit", 7),
+        ("files", ("a.json",)),
+        ("where", (("dataset", ("a",)),)),
+    ],
+)
+def test_all_of_a_dataset_on_the_hub_counts(field: str, value: object) -> None:
+    new: dict[str, Any] = {field: value}
     assert _id(replace(POSTTRAIN, records=replace(HUB, **new))) != (
         _id(replace(POSTTRAIN, records=HUB))
     )
+
+
+def test_what_a_study_expects_is_no_part_of_an_id() -> None:
+    work = replace(POSTTRAIN, records=replace(HUB, expected=3))
+    assert _id(work) == _id(replace(POSTTRAIN, records=HUB))
+
+
+def test_new_settings_leave_older_ids_alone() -> None:
+    training = POSTTRAIN.parameters["training"]
+    assert isinstance(training, dict)
+    assert not training.keys() & {"data", "epochs", "length_normalized"}
+    assert HUB.identity.keys() == {"repository", "config", "split", "commit", "limit"}
+
+
+def test_one_process_and_one_gpu_go_without_saying() -> None:
+    assert "processes" not in POSTTRAIN.parameters
+    assert SAMPLING.parameters.keys() == vars(SAMPLING).keys() - {"tensor_parallel"}
+    assert (gpus(POSTTRAIN), gpus(SAMPLE), gpus(PASSK)) == (1, 1, 1)
+    assert gpus(replace(POSTTRAIN, processes=4)) == 4
+    assert gpus(replace(SAMPLE, sampling=replace(SAMPLING, tensor_parallel=2))) == 2
 
 
 def test_names_are_no_part_of_an_id() -> None:
@@ -109,6 +153,9 @@ def test_names_are_no_part_of_an_id() -> None:
         assert _id(replace(work, training=renamed, records=other)) == _id(work)
         assert _id(replace(SAMPLE, records=other)) == _id(replace(SAMPLE, records=records))
     assert _id(replace(PASSK, problems="others")) == _id(PASSK)
+    several = ChatLoss(data=("chats", "others"))
+    assert _id(replace(CHATS, dataset="others", draw=several)) == _id(CHATS)
+    assert Cell(CHATS, suite="suite").label == "chats chats"
 
 
 def test_samples_of_a_checkpoint_share_a_group_and_stages_stand_alone() -> None:
@@ -131,6 +178,18 @@ def test_samples_of_a_checkpoint_share_a_group_and_stages_stand_alone() -> None:
         (
             lambda: TrainingStage(method="rlvr", data="sums", steps=8, batch_size=24),
             "must be a multiple of completions",
+        ),
+        (
+            lambda: PassK(problems=("sums",), tensor_parallel=2, engine="transformers"),
+            "tensor_parallel = 2 is for vLLM alone, and engine is transformers",
+        ),
+        (
+            lambda: _chain(3, method="dpo"),
+            "batch_size = 16 of stage dpo must be a multiple of processes = 3",
+        ),
+        (
+            lambda: _chain(4, method="rlvr", completions=8),
+            "accumulation / processes = 4 of stage rlvr must be a multiple of completions = 8",
         ),
     ],
 )

@@ -71,11 +71,11 @@ def test_one_way_to_choose_revisions_puts_the_other_out_of_force() -> None:
 
 
 def test_a_change_leaves_the_shipped_suite_alone() -> None:
-    before = json.dumps(published._definitions())
+    before = json.dumps(published._suites())
     taken = expand({"suites": [{"use": "olmo2-1b"}]})["suites"][0]
     taken["more"][0]["schedule"] = [1]
     taken["schedule"].append(2)
-    assert json.dumps(published._definitions()) == before
+    assert json.dumps(published._suites()) == before
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,19 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
+from jobs.capability_work import ChatsWork
 from jobs.cells import Cell
 from jobs.errors import StudyError
-from jobs.posttrain_work import PassKWork, PosttrainWork, SampleWork
+from jobs.posttrain_work import HubRecords, PassKWork, PosttrainWork, SampleWork
 from jobs.sources import Produced
 from jobs.study import load_study
+from jobs.work import LossWork
 from orchestrator.plan import make_plan
 from tests.conftest import Texts
-from tests.orchestrator.local_study import write_study
+from tests.hub.server import LocalHub
+from tests.orchestrator.local_study import run_here, write_study
 
 CHAIN = """
 [training.chats]
@@ -128,6 +132,69 @@ def test_mistakes_are_told_before_the_run(chain: str, overrides: list[str], mess
     assert message in str(told.value)
 
 
+def test_epochs_are_counted_over_the_records(chain: str) -> None:
+    epochs = "{ method='sft', data='chats', epochs=3, batch_size=2, save_steps=[2] }"
+    reward = "{ method='rlvr', data='problems', epochs=1, completions=4, batch_size=8 }"
+    cells = _cells(chain, f"posttrain.tuned.stages=[{epochs}, {reward}]")
+    steps = [c.work.training.steps for c in cells if isinstance(c.work, PosttrainWork)]
+    assert steps == [5, 3, 5, 3]  # 3 × 3 chats in pairs; 5 problems, two at a time.
+    counted = {c.id for c in cells}
+    given = epochs.replace("epochs=3", "steps=5"), reward.replace("epochs=1", "steps=3")
+    assert counted == {c.id for c in _cells(chain, f"posttrain.tuned.stages=[{', '.join(given)}]")}
+    with pytest.raises(StudyError, match=r"3 epochs of 'chats': save_steps names 9, beyond .* 5"):
+        _cells(chain, f"posttrain.tuned.stages=[{epochs.replace('[2]', '[9]')}]")
+
+
+def test_what_is_on_the_hub_has_to_be_counted_by_the_study(
+    chain: str, local_hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EIGENTRACE_CACHE", str(tmp_path / "cache"))
+    commit = local_hub.dataset("a/b").commit("main", {"a.jsonl": b"{}"})
+    chats = "training.chats={kind='hub', repository='a/b', files=['a.jsonl']"
+    stage = "posttrain.tuned.stages=[{ method='sft', data='chats', epochs=2, batch_size=2 }]"
+    with pytest.raises(
+        StudyError, match=r"2 epochs of 'chats', and how many .* isn't known"
+    ) as told:
+        _cells(chain, f"{chats}}}", stage)
+    assert told.value.remedy == (
+        "set training.chats.records to their number, or training.chats.limit, or give the stage "
+        "`steps`"
+    )
+    for known, steps in (("records=7", 7), ("limit=5", 5), ("records=7, limit=5", 5)):
+        cells = _cells(chain, f"{chats}, {known}}}", stage)
+        works = [c.work for c in cells if isinstance(c.work, PosttrainWork)]
+        assert [work.training.steps for work in works] == [steps, steps]
+        assert isinstance(works[0].records, HubRecords)
+        assert (works[0].records.commit, works[0].records.files) == (commit, ("a.jsonl",))
+    problems = "training.problems={kind='hub', repository='a/b'"
+    with pytest.raises(StudyError, match="how many records 'problems' has isn't known") as told:
+        _cells(chain, f"{problems}}}")
+    assert "set training.problems.records" in told.value.remedy
+    sampled = _cells(chain, f"{problems}, records=3}}")
+    assert sum(isinstance(cell.work, SampleWork) for cell in sampled) == 2 * 5
+
+
+def test_losses_of_chats_are_measured_on_every_checkpoint(chain: str) -> None:
+    asked = ("evals.chats.data=['chats', 'problems']", "evals.chats.sequences=4")
+    cells = _cells(chain, *asked)
+    by_id = {cell.id: cell for cell in cells}
+    drawn = [cell for cell in cells if isinstance(cell.work, ChatsWork)]
+    assert [cell.work.dataset for cell in drawn if isinstance(cell.work, ChatsWork)] == [
+        "chats",
+        "problems",
+    ]
+    for cell in drawn:
+        read = [c for c in cells if isinstance(c.work, LossWork) and c.work.sequences == cell.id]
+        assert len(read) == 3 + 2 * 3
+        groups = {c.group for c in cells if c.work.kind == "geometry"}
+        assert {c.group for c in read} == groups
+        assert all(cell.id in c.needs and set(c.needs) <= set(by_id) for c in read)
+    before = {cell.id for cell in _cells(chain)}
+    assert before < set(by_id)
+    with pytest.raises(StudyError, match=r"evals.chats names 'chat'.*did you mean 'chats'"):
+        _cells(chain, "evals.chats.data=['chat']")
+
+
 def test_empty_and_malformed_records_are_refused(chain: str, tmp_path: Path) -> None:
     (tmp_path / "chats.json").write_text("[]")
     with pytest.raises(StudyError, match="holds no records"):
@@ -135,3 +202,27 @@ def test_empty_and_malformed_records_are_refused(chain: str, tmp_path: Path) -> 
     (tmp_path / "chats.json").write_text("{")
     with pytest.raises(StudyError, match="is no list of records"):
         _cells(chain)
+
+
+def test_processes_and_gpus_reach_the_cells(chain: str) -> None:
+    cells = _cells(chain, "posttrain.tuned.processes=2", "posttrain.tuned.stages.1.completions=8")
+    assert {c.work.processes for c in cells if isinstance(c.work, PosttrainWork)} == {2}
+    cells = _cells(chain, "passk.engine=vllm", "passk.tensor_parallel=2")
+    sampling = {c.work.sampling for c in cells if isinstance(c.work, SampleWork)}
+    assert {each.tensor_parallel for each in sampling} == {2}
+
+
+def test_too_few_gpus_are_told_of_before_anything_runs(
+    chain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
+    results = tmp_path / "results"
+    options = ["--study", chain, "--results", str(results), "--executor", "inline"]
+    changes = ["--set", "posttrain.tuned.processes=2"]
+    changes += ["--set", "posttrain.tuned.stages.1.completions=8"]
+    outcome = run_here(capsys, "posttrain", *options, *changes)
+    assert outcome.code == 2
+    assert "needs 2 GPUs at once, and a worker has 1" in outcome.err
+    assert not (results / "artifacts").exists()

@@ -13,6 +13,8 @@ from orchestrator import upkeep
 from orchestrator.live import telling
 from orchestrator.progress import Snapshot
 from orchestrator.store import Store
+from tests.dashboards import synthetic
+from tests.dashboards.finetune_scenarios import falling, write_heads, write_trials
 from tests.orchestrator.hub_cells import drawing
 from tests.orchestrator.local_study import run_here
 
@@ -61,3 +63,49 @@ def test_a_retry_of_a_cell_that_did_not_fail_is_a_mistake(
         assert f"begins with '{mistaken[1]}'" in told.err
         assert "leave out --cell" in told.err
     assert run_here(capsys, *asked, "--cell", cell.id[:8]).last["cleared"] == 1
+
+
+def test_advice_is_told_to_people_and_to_programs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = synthetic.start(tmp_path / "results")
+    asked = ("advise", "--results", str(results))
+    told = run_here(capsys, *asked)
+    assert (told.code, told.last["series"]) == (0, [])
+    assert "plain LoRA was not measured at three checkpoints" in told.out
+    write_heads(results)
+    write_trials(results, falling)
+    told = run_here(capsys, *asked)
+    (series,) = told.last["series"]
+    assert (series["verdict"], series["recommended"], series["n"]) == ("skill", "step512", 7)
+    assert "Fine-tune step 512" in told.out
+    assert "Place  Step" in told.out
+    told = run_here(capsys, *asked, "--json")
+    assert len(told.out.splitlines()) == 1
+    assert [row["place"] for row in told.last["advice"]] == list(range(1, 8))
+    assert run_here(capsys, "advise", "--results", str(tmp_path / "nowhere")).code == 2
+
+
+def test_results_of_two_are_exported_as_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, cv in (("alice", 0.3), ("bob", 0.4)):
+        synthetic.head(synthetic.start(tmp_path / name), "pico-64", 512, cv)
+        synthetic.head(tmp_path / name, "pico-64", 256, 0.2)
+    places = (str(tmp_path / "alice"), str(tmp_path / "bob"))
+    asked = ("export", "--to", str(tmp_path / "out"), *places)
+    told = run_here(capsys, *asked, "--name", "alice", "--name", "bob", "--license", "odc-by")
+    assert (told.code, told.last["conflicts"]) == (0, 1)
+    assert told.last["tables"] == {"head": 3, "conflicts": 1}
+    label = "pico/pico-64@step512"
+    assert f"conflict: head.norm_cv: alice has 0.3 for {label}, bob has 0.4 for {label}" in told.out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "README.md", "conflicts.parquet", "eigentrace-export.json", "head.parquet"
+    }  # fmt: skip
+    assert run_here(capsys, *asked, "--name", "alice").code == 2
+    assert run_here(capsys, "export", "--to", places[0], places[1]).code == 2
+    # Without results it takes those that other commands would.
+    monkeypatch.setenv("EIGENTRACE_RESULTS", places[0])
+    told = run_here(capsys, "export", "--to", str(tmp_path / "own"), "--format", "csv")
+    assert told.last["tables"] == {"head": 2}
+    assert (tmp_path / "own" / "head.csv").is_file()

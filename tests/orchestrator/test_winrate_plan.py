@@ -8,9 +8,11 @@ import pytest
 from jobs.cells import Cell
 from jobs.errors import StudyError
 from jobs.posttrain_spec import Chain, LocalExamples, TrainingStage
+from jobs.posttrain_work import PosttrainWork
+from jobs.sources import Produced
 from jobs.spec import LocalSuite, Study
-from jobs.winrate_spec import EndpointJudge, LocalJudge, Winrates
-from jobs.winrate_work import RespondWork, WinrateWork
+from jobs.winrate_spec import EndpointJudge, LocalJudge, SuiteJudge, Winrates
+from jobs.winrate_work import JudgeCheckpoint, RespondWork, WinrateWork
 from orchestrator.costs import Costs
 from orchestrator.hardware import cpu
 from orchestrator.model_sizes import ModelSizes
@@ -132,6 +134,21 @@ def test_every_cell_is_estimated(tiny_series: Path, tmp_path: Path) -> None:
             {"against_last": ("hh",), "judge": LocalJudge(checkpoint="/nowhere")},
             "no folder",
         ),
+        (
+            {"hh": {"steps": (0, 10)}},
+            {"against_last": ("hh",), "judge": SuiteJudge(suite="bass")},
+            r"judge names suite 'bass'.*did you mean 'base'",
+        ),
+        (
+            {"hh": {"steps": (0, 10)}},
+            {"against_last": ("hh",), "judge": SuiteJudge(suite="hh")},
+            "2 models",
+        ),
+        (
+            {"hh": {"steps": (0, 10)}},
+            {"against_last": ("hh",), "judge": SuiteJudge(suite="base", model="tinny")},
+            r"model 'tinny'.*did you mean 'tiny'",
+        ),
     ],
 )
 def test_what_can_not_be_compared(
@@ -139,6 +156,23 @@ def test_what_can_not_be_compared(
 ) -> None:
     with pytest.raises(StudyError, match=match):
         make_plan(_study(tiny_series, tmp_path, chains, **asked))
+
+
+def test_a_chain_judges_once_it_is_made(tiny_series: Path, tmp_path: Path) -> None:
+    judge = SuiteJudge(suite="hh", model="tiny@10")
+    chains: dict[str, dict[str, Any]] = {"hh": {"steps": (0, 10)}}
+    study = _study(tiny_series, tmp_path, chains, against_last=("hh",), judge=judge)
+    cells = make_plan(study).cells
+    (made,) = [c for c in cells if isinstance(c.work, PosttrainWork) and _starts_at(c, 10)]
+    (judged,) = [c for c in cells if isinstance(c.work, WinrateWork)]
+    assert made.id in judged.needs
+    assert isinstance(judged.work, WinrateWork)
+    assert isinstance(judged.work.judge, JudgeCheckpoint)
+    assert judged.work.judge.source == Produced(made.id, "step8")
+
+
+def _starts_at(cell: Cell, step: int) -> bool:
+    return cell.checkpoint is not None and cell.checkpoint.step == step
 
 
 def test_instructions_must_be_defined(tiny_series: Path, tmp_path: Path) -> None:

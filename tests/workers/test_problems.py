@@ -33,9 +33,18 @@ def test_answers_are_found(field: str, record: dict[str, Any], answer: str) -> N
     assert read_problems("math", [{field: "Q?", **record}]) == [("Q?", answer)]
 
 
+def test_a_single_message_is_a_problem() -> None:
+    asked = [{"role": "user", "content": "Q?"}]
+    record = {"messages": asked, "ground_truth": "5", "dataset": "gsm8k", "constraint_type": None}
+    assert read_problems("math", [record]) == [("Q?", "5")]
+
+
 @pytest.mark.parametrize(
     ("record", "told"),
     [
+        ({"messages": [], "ground_truth": "5"}, "nor a single user's message"),
+        ({"messages": [{"role": "user", "content": "Q?"}] * 2, "answer": "5"}, "nor a single user"),
+        ({"question": "Q?", "ground_truth": "{}", "constraint_type": "Bigrams"}, "'Bigrams'"),
         ({"prompt": "Q?", "answer": "5"}, "record 1 has no text in `problem` .* prompt, answer"),
         ({"problem": " ", "answer": "5"}, "no text"),
         ({"problem": "Q?", "target": "5"}, "no `answer`.* problem, target"),

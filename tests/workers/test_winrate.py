@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from jobs.events import Failed
+from jobs.posttrain_spec import Chain, LocalExamples, TrainingStage
+from jobs.winrate_spec import SuiteJudge
 from jobs.winrate_work import WinrateWork
 from orchestrator.plan import Plan, make_plan
 from tests.judge.server import LocalEndpoint, completion, prefers_first, prefers_longer
@@ -59,6 +61,34 @@ def test_a_local_judge_end_to_end(tiny_series: Path, tmp_path: Path) -> None:
         assert row["first_rate"] == pytest.approx(50)
         for j in judgements:  # It can't see the order.
             assert j["baseline_first"] == pytest.approx(j["baseline_second"])
+
+
+def test_a_chain_answers_and_judges_in_the_template_that_it_learnt(
+    tiny_series: Path, tmp_path: Path
+) -> None:
+    chats = tmp_path / "chats.json"
+    chats.write_text(json.dumps([{"instruction": "Tell.", "output": "A stone."}] * 4))
+    stage = TrainingStage(method="sft", data="chats", steps=1, batch_size=2)
+    study = winrate_study(
+        tiny_series,
+        tmp_path,
+        pairs=(),
+        against_last=("told",),
+        judge=SuiteJudge(suite="told", model="tiny@10"),
+    )
+    learnt = study.model_copy(
+        update={
+            "training": {**study.training, "chats": LocalExamples(paths=(str(chats),))},
+            "posttrain": (Chain(name="told", suite="hh", steps=(0, 10), stages=(stage,)),),
+        }
+    )
+    kinds = ("posttrain", "respond", "winrate")
+    ended = run_all(make_plan(learnt), tmp_path / "results", kinds)
+    answers = [_tables(event)["responses"] for event in ended["respond"]]
+    assert len(answers) == 2
+    assert all(row["chat_template"] for rows in answers for row in rows)
+    (row,) = _tables(ended["winrate"][0])["winrates"]
+    assert (row["comparison"], row["judge_kind"], row["n_null"]) == ("last", "local", 0)
 
 
 def test_each_start_against_the_last(tiny_series: Path, tmp_path: Path) -> None:

@@ -37,10 +37,13 @@ _ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "ass
 _ROLES["system"] = "system"
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _SUPERVISED = (
-    "messages; conversations; instruction and output; prompt and completion; chosen, with or "
-    "without prompt; or problem (or question) and answer"
+    "messages; conversations; instruction and output, or output_1, output_2 and preference; prompt "
+    "and completion; chosen, with or without prompt; or problem (or question) and answer"
 )
-_PREFERENCES = "chosen and rejected, with prompt, with conversations, or each a whole transcript"
+_PREFERENCES = (
+    "chosen and rejected, with prompt, with conversations, or each a whole transcript; or "
+    "instruction, output_1, output_2 and preference (1 or 2)"
+)
 
 
 def with_template(tokenizer: Any) -> Any:
@@ -148,14 +151,17 @@ def _shape(example: Example) -> list[tuple[str, type]]:
 def _supervised(record: Record, tokenizer: Any) -> Example | None:
     """Returns one example; chats up to their last answer."""
     match record:
-        case {"messages": [*_]} | {"conversations": [*_]}:
+        case {"messages": [*_]}:
+            return _up_to_answer(_turns(record))
+        case {"conversations": [*_]}:
             return _up_to_answer([*_turns(record), *(_answer(record.get("chosen")) or ())])
         case {"instruction": str(task), "output": str(output)}:
-            given = record.get("input")
-            text = f"{task}\n\n{given}" if given else task
             asked = [_message("system", record["system"])] if record.get("system") else []
-            asked.append(_message("user", text))
+            asked.append(_task(task, record))
             return {"messages": [*asked, _message("assistant", output)]}
+        case {"instruction": str(), "output_1": str(), "output_2": str()}:
+            judged = _judged(record)
+            return judged and {"messages": [*judged["prompt"], *judged["chosen"]]}
         case {"prompt": str(prompt), "completion": str(answer)} | {
             "prompt": str(prompt),
             "chosen": str(answer),
@@ -177,6 +183,8 @@ def _preference(record: Record, _tokenizer: Any) -> Example | None:
     match record:
         case {"prompt": str(), "chosen": str(), "rejected": str()}:
             return {key: record[key] for key in ("prompt", "chosen", "rejected")}
+        case {"instruction": str(), "output_1": str(), "output_2": str()}:
+            return _judged(record)
         case {"conversations": [*_], "chosen": chosen, "rejected": rejected}:
             before = _turns(record)
             right, wrong = (before + (_answer(given) or []) for given in (chosen, rejected))
@@ -192,9 +200,26 @@ def _preference(record: Record, _tokenizer: Any) -> Example | None:
     return {"prompt": right[:shared], "chosen": right[shared:], "rejected": wrong[shared:]}
 
 
+def _judged(record: Record) -> Example | None:
+    """Returns two answers of which one is preferred, as in AlpacaFarm and AlpacaEval."""
+    first, second = (_message("assistant", record[name]) for name in ("output_1", "output_2"))
+    prompt = [_task(record["instruction"], record)]
+    match record.get("preference"):
+        case 1:
+            return {"prompt": prompt, "chosen": [first], "rejected": [second]}
+        case 2:
+            return {"prompt": prompt, "chosen": [second], "rejected": [first]}
+    return None
+
+
+def _task(task: str, record: Record) -> Message:
+    given = record.get("input")
+    return _message("user", f"{task}\n\n{given}" if given else task)
+
+
 def _problem(record: Record) -> tuple[str, str] | None:
     text = record.get("problem", record.get("question"))
-    answer = record.get("answer")
+    answer = record.get("answer", record.get("solution"))
     if not isinstance(text, str) or not isinstance(answer, str | int | float):
         return None
     return text, str(answer)

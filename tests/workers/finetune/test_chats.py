@@ -32,6 +32,8 @@ def assistant(text: str) -> dict[str, str]:
 SHORT = [user("a"), assistant("b")]
 LONG = [user("Is it raining?"), assistant("No."), user("And there?"), assistant("Yes.")]
 
+JUDGED = {"instruction": "a", "output_1": "b", "output_2": "c"}
+
 
 @pytest.fixture
 def words(tokenizer: Path) -> Any:
@@ -72,6 +74,15 @@ def words(tokenizer: Path) -> Any:
         ({"prompt": "a", "chosen": SHORT, "rejected": SHORT}, {"messages": SHORT}),
         ({"chosen": f"{HUMAN} Yes.", "rejected": f"{HUMAN} No."}, {"messages": LONG}),
         ({"problem": "1+1=", "answer": "2"}, {"prompt": "1+1=", "completion": "2"}),
+        ({"problem": "1+1=", "solution": "So 2."}, {"prompt": "1+1=", "completion": "So 2."}),
+        (
+            {"prompt": "a", "messages": SHORT, "chosen": SHORT, "rejected": [user("a")]},
+            {"messages": SHORT},
+        ),
+        (
+            {"instruction": "a", "input": "x", "output_1": "c", "output_2": "b", "preference": 2.0},
+            {"messages": [user("a\n\nx"), assistant("b")]},
+        ),
     ],
 )
 def test_what_supervised_training_takes_of_each_format(
@@ -106,6 +117,10 @@ def test_what_supervised_training_takes_of_each_format(
         ),
         (
             {"prompt": "a", "chosen": SHORT, "rejected": [user("a"), assistant("c")]},
+            {"prompt": [user("a")], "chosen": [assistant("b")], "rejected": [assistant("c")]},
+        ),
+        (
+            JUDGED | {"preference": 1},
             {"prompt": [user("a")], "chosen": [assistant("b")], "rejected": [assistant("c")]},
         ),
     ],
@@ -158,6 +173,8 @@ def test_a_template_that_cannot_mark_answers_leaves_the_last_one(words: Any) -> 
         (supervised, [{"messages": [{"role": "judge", "content": "a"}]}], "fields messages"),
         (supervised, [{"messages": SHORT}, {"prompt": "a", "completion": "b"}], "record 2"),
         (preferences, [{"chosen": "no turns", "rejected": "none"}], "fields chosen, rejected"),
+        (preferences, [JUDGED | {"preference": 0}], "needed: .*output_2 and preference .1 or 2"),
+        (supervised, [JUDGED | {"preference": None}], "fields instruction, output_1, output_2 →"),
     ],
 )
 def test_records_that_cannot_be_learned_from_are_told_of(
@@ -183,6 +200,16 @@ def test_real_instructions_and_preferences_are_read(words: Any) -> None:
             turn["value"] for turn in pair["conversations"]
         ]
     assert len(supervised(pairs, "pairs", words)) == len(pairs)
+
+
+@beside
+@pytest.mark.parametrize("name", ["alpaca-7b", "text_davinci_003"])
+def test_real_instructions_of_alpaca_eval_are_read(words: Any, name: str) -> None:
+    records = json.loads((CHAT / f"{name}.json").read_text())
+    examples = supervised(records, name, words)
+    assert len(examples) == 805
+    asked = [r["instruction"] for r in json.loads((CHAT / "alpaca-7b.json").read_text())]
+    assert [example["messages"][0]["content"] for example in examples] == asked
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Data and hyperparameters of post-training that were published, as TOML files."""
