@@ -27,22 +27,12 @@ def options(processes: int) -> dict[str, Any]:
     }
 
 
-def prepare(arguments: Any, model: Any) -> Any:
-    """Makes ready what a trainer will split, before it is made.
-
-    Args:
-        arguments: The trainer's arguments, with `options`.
-        model: The whole model, on the CPU.
-
-    Returns:
-        The arguments.
-    """
+def prepare(arguments: Any) -> Any:
+    """Returns a trainer's arguments, with `options`, and has the trainer split what it is given."""
     if arguments.device.type == "cpu":
         # Making the arguments, Accelerate has set itself up for a group of CPUs. Making the
         # trainer, it looks here whether models may be split; the device is settled by now.
         PartialState().distributed_type = DistributedType.MULTI_GPU
-    # What generates then goes on until all do: a pass needs the weights that the others have.
-    model._is_fsdp_managed_module = True
     for module in (dpo_trainer, grpo_trainer):
         module.prepare_fsdp = _split_reference
     return arguments

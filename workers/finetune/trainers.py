@@ -115,7 +115,7 @@ def trainer_of(
         options["model_init_kwargs"] = {"device_map": None}
 
     def ready(arguments: Any) -> Any:
-        return sharded.prepare(arguments, model) if grouped else arguments
+        return sharded.prepare(arguments) if grouped else arguments
 
     common: dict[str, Any] = {
         "model": model,

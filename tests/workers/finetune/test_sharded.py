@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -11,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from jobs.errors import CellError, DivergedError
 from jobs.posttrain_spec import Adapters
@@ -36,7 +37,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "adapted": {"method": "sft", "adapters": Adapters(rank=4, dropout=0.0), "accumulation": 2},
     "bfloat16": {"method": "sft", "dtype": "bfloat16"},
     "dpo": {},
-    "rlvr": {"beta": 0.1, "completion_tokens": 8},
+    "rlvr": {"beta": 0.1, "completion_tokens": 20},
 }
 DIVERGING: dict[str, Any] = {"method": "sft", "learning_rate": 1e30}
 
@@ -54,10 +55,26 @@ def silent(_done: int, _total: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def together(tiny_series: Path, tmp_path_factory: pytest.TempPathFactory) -> "Made":
+def checkpoint(tiny_series: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that ends a text with a chance of about a third at each token.
+
+    The completions of one process then end before those of another, which it must wait for.
+    """
+    folder = tmp_path_factory.mktemp("brief") / "step100"
+    shutil.copytree(tiny_series / "step100", folder)
+    tensors = load_file(folder / "model.safetensors")
+    direction = torch.full((32,), 32**-0.5)
+    tensors["gpt_neox.final_layer_norm.bias"] += direction
+    head = next(name for name in ("lm_head.weight", "embed_out.weight") if name in tensors)
+    tensors[head][0] += 5 * direction
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def together(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> "Made":
     """All stages by one pair of processes: the folder of each, and its rows or its end."""
     folder = tmp_path_factory.mktemp("together")
-    checkpoint = tiny_series / "step100"
     given = [
         (work, checkpoint, checkpoint, RECORDS[work.training.method], folder / name)
         for name in (*STAGES, "diverging")
@@ -68,10 +85,9 @@ def together(tiny_series: Path, tmp_path_factory: pytest.TempPathFactory) -> "Ma
 
 
 @pytest.fixture(scope="module")
-def alone(tiny_series: Path, tmp_path_factory: pytest.TempPathFactory) -> "Made":
+def alone(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> "Made":
     """The same stages by this process."""
     folder = tmp_path_factory.mktemp("alone")
-    checkpoint = tiny_series / "step100"
     found: dict[str, Any] = {}
     for name in STAGES:
         work = work_of(name, folder, 1)
@@ -133,6 +149,7 @@ def test_the_loss_falls_and_completions_differ(together: Made) -> None:
     # Of eight completions of two problems, not all are alike: each process draws its own.
     assert any(row["reward_std"] > 0 for row in together[1]["rlvr"])
     assert all(row["kl"] >= 0 for row in together[1]["rlvr"])
+    assert all(1 < row["completion_length"] < 10 for row in together[1]["rlvr"])
 
 
 def work_until_killed(work: PosttrainWork, checkpoint: Path, folder: Path, members: Path) -> None:
@@ -148,9 +165,9 @@ def work_until_killed(work: PosttrainWork, checkpoint: Path, folder: Path, membe
 
 
 def test_a_killed_worker_leaves_no_process_and_the_stage_goes_on(
-    together: Made, tiny_series: Path, tmp_path: Path
+    together: Made, checkpoint: Path, tmp_path: Path
 ) -> None:
-    checkpoint, folder, members = tiny_series / "step100", tmp_path / "made", tmp_path / "members"
+    folder, members = tmp_path / "made", tmp_path / "members"
     work = work_of("sft", tmp_path, 2)
     worker = get_context("spawn").Process(
         target=work_until_killed, args=(work, checkpoint, folder, members)
