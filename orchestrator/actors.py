@@ -5,35 +5,30 @@ slot's cells are given back before its actor is killed. A task that trains runs 
 Tune beside the actor of its slot, which holds the CPUs and GPUs for it and idles meanwhile.
 """
 
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import ActorDiedError, RayError
 
 from jobs.cells import Cell
-from jobs.errors import UsageError
 from jobs.events import Alive, Event
 from jobs.work import trains
 from orchestrator.cluster import Shape
+from orchestrator.crew import BESIDE, Crew
 from orchestrator.inline import Body
-from orchestrator.losses import Watch, is_node_loss, reason
+from orchestrator.losses import Watch, is_node_loss
 from orchestrator.messages import (
     SlotAlive,
     SlotEvent,
-    SlotOpened,
-    SlotRetired,
     TaskEnded,
     to_fetch,
 )
-from orchestrator.resident import Worker
-from orchestrator.seats import Slot, check_own_node, loss_of
-from orchestrator.versions import check_versions, versions
+from orchestrator.placement import Seat
+from orchestrator.seats import Slot, loss_of
 from workers.artifacts import Files
 from workers.stream import stream_task
 from workers.telling import Task
@@ -41,11 +36,9 @@ from workers.telling import Task
 if TYPE_CHECKING:
     from orchestrator.tune import Trials, Word
 
-_OPENING_TRIES = 3
 _EVENTS_AHEAD = 16
 _CLOSING_SECONDS = 10.0
 _TURN_SECONDS = 0.02
-_BESIDE = "beside the task"
 
 
 class RayExecutor:
@@ -55,40 +48,41 @@ class RayExecutor:
         shape: How many actors, and of what size.
         open_files: Called once in each actor; tells where artifacts lie.
         body: What runs a task.
+        seats: Kinds of actors by name, of which as many are held as `resize` asks for. Without,
+            all actors of the shape are alike and are held throughout.
     """
 
     def __init__(
-        self, shape: Shape, open_files: Callable[[], Files], body: Body = stream_task
+        self,
+        shape: Shape,
+        open_files: Callable[[], Files],
+        body: Body = stream_task,
+        seats: Mapping[str, Seat] | None = None,
     ) -> None:
-        self._wanted = shape.actors
-        self._versions = versions()
         self._arguments = (open_files, body)
-        # A concurrency group of its own, so that it is called while a task runs.
-        self._actor = ray.remote(concurrency_groups={_BESIDE: 1})(Worker).options(
-            num_cpus=shape.threads, num_gpus=shape.gpus, max_restarts=0
-        )
-        self._slots: dict[str, Slot] = {}
-        self._opening: dict[Any, str] = {}
+        self._crew = Crew(shape, seats, open_files, body)
+        self._slots = self._crew.slots
         self._streams: dict[ray.ObjectRefGenerator, str] = {}
         self._events: deque[Event | SlotEvent] = deque()
-        self._names = iter(f"worker-{number}" for number in range(sys.maxsize))
         self._watch = Watch()
         self._trials: Trials | None = None
-        for _ in range(shape.actors):
-            self._open()
 
     @property
     def workers(self) -> tuple[int, int]:
         """How many actors can be given tasks, and how many are wanted."""
-        ready = sum(slot.home is not None and not slot.retired for slot in self._slots.values())
-        return ready, self._wanted
+        return self._crew.counts
+
+    def resize(self, demand: Mapping[str, int]) -> None:
+        """Holds as many actors of each kind as have work, where they come and go."""
+        self._events += self._crew.resize(demand)
 
     def start(self, slot: str, task: Task) -> None:
         """Starts a task in a free slot."""
+        self._slots[slot].since = None
         home = self._slots[slot].home
         if home is not None and trains(task.cells[0].work):
             begin = self._slots[slot].actor.begin
-            begin.options(concurrency_group=_BESIDE, num_returns=0).remote(task.cells[:1])
+            begin.options(concurrency_group=BESIDE, num_returns=0).remote(task.cells[:1])
             self._tune().start(slot, home, task)
             return
         if self._trials is not None:
@@ -102,7 +96,7 @@ class RayExecutor:
         """Has a slot's actor fetch beside its task; nobody waits for it, and nothing comes back."""
         if slot in self._slots:
             prepare = self._slots[slot].actor.prepare
-            prepare.options(concurrency_group=_BESIDE, num_returns=0).remote(to_fetch(cells[0]))
+            prepare.options(concurrency_group=BESIDE, num_returns=0).remote(to_fetch(cells[0]))
 
     def next_event(self, timeout: float) -> Event | SlotEvent | None:
         """Returns the next event, or None after at most `timeout` seconds without one.
@@ -145,19 +139,12 @@ class RayExecutor:
             ray.kill(slot.actor)
         ray.shutdown()
 
-    def _open(self, tries: int = 0) -> None:
-        """Asks for one more actor; the demand is what an autoscaler sees."""
-        name = next(self._names)
-        actor = self._actor.remote(*self._arguments)
-        self._slots[name] = Slot(actor, tries)
-        self._opening[actor.ready.remote()] = name
-
     def _tune(self) -> "Trials":
         """Returns what runs trials, imported and made at the first: it takes seconds."""
         if self._trials is None:
             from orchestrator.tune import Trials
 
-            self._trials = Trials(*self._arguments, self._wanted)
+            self._trials = Trials(*self._arguments, self._crew.most)
         return self._trials
 
     def _wait(self, timeout: float) -> None:
@@ -178,13 +165,13 @@ class RayExecutor:
 
     def _read_actors(self, timeout: float) -> bool:
         """Reads what an actor tells next; returns False at once if every one is idle."""
-        waiting = [*self._streams, *self._opening]
+        waiting = [*self._streams, *self._crew.opening]
         if not waiting:
             return False
         # What comes over the network counts once it is here, so that no read blocks.
         ready, _ = ray.wait(waiting, num_returns=1, timeout=timeout)
         for found in ready:
-            if found in self._opening:
+            if found in self._crew.opening:
                 self._opened(found)
             else:
                 self._streamed(found)
@@ -200,7 +187,7 @@ class RayExecutor:
             case TrialEnded() if self._slots[name].abandoned:
                 self._lost_trial(name, None)
             case TrialEnded():
-                self._events.append(TaskEnded(name))
+                self._end_task(name)
             case TrialLost(error):
                 self._lost_trial(name, error)
             case Alive():
@@ -215,41 +202,18 @@ class RayExecutor:
             self._lost(name, error)
             return
         self._events.append(loss_of(name, slot, error, self._watch.draining))
-        del self._slots[name]
-        renamed = next(self._names)
-        self._slots[renamed] = replace(slot, abandoned="")
-        self._events.append(SlotOpened(renamed, str(slot.home), slot.home.node))
+        self._events.append(self._crew.rename(name))
 
     def _opened(self, reference: Any) -> None:
-        name = self._opening.pop(reference)
-        slot = self._slots[name]
-        try:
-            slot.home = home = ray.get(reference)
-        except RayError as error:
-            check_own_node(error)
-            ray.kill(self._slots.pop(name).actor)
-            tries = slot.tries + (not is_node_loss(error))
-            if tries < _OPENING_TRIES:
-                self._open(tries)
-            elif self.workers[0]:  # A starved node, say: the others go on without it.
-                self._wanted -= 1
-            else:
-                raise UsageError(
-                    f"no worker can be started on the cluster: {reason(error)}",
-                    "mend what the message names, and look into the worker's log on the node "
-                    "(`ray logs`); finished cells are kept",
-                ) from error
-            return
-        check_versions(self._versions, home.versions, home.address)
-        self._events.append(SlotOpened(name, str(home), home.node))
+        if (event := self._crew.opened(reference)) is not None:
+            self._events.append(event)
 
     def _retire_draining(self) -> None:
         """Takes slots whose nodes have notice out of use, and asks for substitutes at once."""
         for name, slot in list(self._slots.items()):
             if slot.home and slot.home.node in self._watch.draining and not slot.retired:
-                slot.retired = True
-                self._events.append(SlotRetired(name))
-                self._open()
+                self._events.append(self._crew.retire(name))
+                self._crew.replace(slot)
 
     def _lose_a_dead_idler(self) -> None:
         """Reports a slot that died while it had nothing to do, so that no cell is given to it."""
@@ -267,7 +231,7 @@ class RayExecutor:
             if self._slots[name].abandoned:
                 self._lost(name, None)
             else:
-                self._events.append(TaskEnded(name))
+                self._end_task(name)
         except RayError as error:
             self._lost(name, error)
         else:
@@ -277,14 +241,17 @@ class RayExecutor:
     def _lost(self, name: str, error: RayError | None) -> None:
         """Ends an actor that can't be trusted any more, and asks for another."""
         loss = loss_of(name, self._slots[name], error, self._watch.draining)
-        if not self._kill(name).retired:
-            self._open()
+        if not (slot := self._kill(name)).retired:
+            self._crew.replace(slot)
         self._events.append(loss)
+
+    def _end_task(self, name: str) -> None:
+        self._slots[name].since = time.monotonic()
+        self._events.append(TaskEnded(name))
 
     def _kill(self, name: str) -> Slot:
         """Ends all that a slot has."""
-        slot = self._slots.pop(name)
-        ray.kill(slot.actor)
+        slot = self._crew.dismiss(name)
         if self._trials is not None:
             self._trials.kill(name)
         return slot

@@ -6,7 +6,7 @@ done; whatever waits is queued or promised as soon as it can run, or blocked by 
 
 import heapq
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -26,6 +26,7 @@ class Backlog:
         cells: All cells of the plan, each after those that it needs.
         done: Cells that are done already.
         failed: Cells that were given up earlier and are left alone.
+        seats: In which kind of slot each group runs, where there are several kinds.
 
     Attributes:
         cells: The cells by id.
@@ -34,14 +35,19 @@ class Backlog:
     """
 
     def __init__(
-        self, cells: Iterable[Cell], done: Collection[str], failed: Collection[str]
+        self,
+        cells: Iterable[Cell],
+        done: Collection[str],
+        failed: Collection[str],
+        seats: Mapping[str, str],
     ) -> None:
         self.cells = {cell.id: cell for cell in cells}
         self.states: dict[str, State] = {}
         self.left = 0
         self._groups: dict[str, Group] = {}
         self._dependents: dict[str, list[str]] = defaultdict(list)
-        self._ready = Ready()
+        self._ready: dict[str, Ready] = defaultdict(Ready)
+        self._seat_of_slot: dict[str, str] = {}
         self._delayed: list[tuple[float, tuple[int, ...], Group]] = []
         groups: dict[str, Group] = {}
         for cell in self.cells.values():
@@ -50,7 +56,8 @@ class Backlog:
             )
             self.states[cell.id] = state
             self.left += state == "waiting"
-            group = groups.setdefault(cell.group, Group((len(groups),)))
+            seat = seats.get(cell.group, "")
+            group = groups.setdefault(cell.group, Group((len(groups),), seat))
             group.cells.append(cell.id)
             group.fetches = group.fetches or bool(to_fetch(cell))
             group.begun |= state != "waiting"
@@ -66,7 +73,12 @@ class Backlog:
     @property
     def waits(self) -> bool:
         """Whether something can run now or later without anything else ending."""
-        return bool(self._ready or self._delayed)
+        return any(self._ready.values()) or bool(self._delayed)
+
+    @property
+    def queued(self) -> Mapping[str, int]:
+        """How many groups of each seat can run now."""
+        return {seat: len(ready) for seat, ready in self._ready.items()}
 
     @property
     def next_retry(self) -> float | None:
@@ -78,17 +90,19 @@ class Backlog:
         while self._delayed and self._delayed[0][0] <= now:
             self._queue(heapq.heappop(self._delayed)[-1], now)
 
-    def open(self, slot: str, cache: str) -> None:
-        """Takes in a slot that may be given promises, and which cache it fetches into."""
-        self._ready.open(slot, cache)
+    def open(self, slot: str, cache: str, seat: str) -> None:
+        """Takes in a slot that may be given promises, which cache it fetches into, and its kind."""
+        self._seat_of_slot[slot] = seat
+        self._ready[seat].open(slot, cache)
 
     def close(self, slot: str) -> None:
         """Gives the promises of a slot back; it gets no other."""
-        self._ready.close(slot)
+        if slot in self._seat_of_slot:
+            self._ready[self._seat_of_slot.pop(slot)].close(slot)
 
     def take(self, slot: str, now: float) -> list[Cell]:
         """Returns the cells that a free slot runs next; none if none can run."""
-        while (group := self._ready.take(slot)) is not None:
+        while (group := self._ready[self._seat_of_slot[slot]].take(slot)) is not None:
             if cells := self._runnable(group, now):
                 group.begun = True
                 self.states.update(dict.fromkeys((cell.id for cell in cells), "running"))
@@ -97,9 +111,10 @@ class Backlog:
 
     def promise(self, now: float) -> Iterator[tuple[str, list[Cell]]]:
         """Promises what must be fetched to slots with room, and yields slot and cells of each."""
-        while (group := self._ready.next_to_fetch()) is not None:
-            if cells := self._runnable(group, now):
-                yield self._ready.promise(group), cells
+        for ready in self._ready.values():
+            while (group := ready.next_to_fetch()) is not None:
+                if cells := self._runnable(group, now):
+                    yield ready.promise(group), cells
 
     def finish(self, cell_id: str, now: float) -> None:
         """Ends a running cell well and queues what waited for it."""
@@ -126,7 +141,7 @@ class Backlog:
     def isolate(self, cell_id: str) -> None:
         """Has each cell of this one's group run alone from now on."""
         group = self._groups[cell_id]
-        self._ready.revoke(group)
+        self._ready[group.seat].revoke(group)
         for number, sibling in enumerate(group.cells):
             order = (*group.order, number)
             alone = replace(group, order=order, cells=[sibling], missing=set(), ready=False)
@@ -141,7 +156,7 @@ class Backlog:
         return [self.cells[c] for c in group.cells if self.states[c] == "waiting"]
 
     def _delay(self, group: Group, not_before: float) -> None:
-        self._ready.revoke(group)
+        self._ready[group.seat].revoke(group)
         group.not_before = max(group.not_before, not_before)
         heapq.heappush(self._delayed, (group.not_before, group.order, group))
 
@@ -157,7 +172,7 @@ class Backlog:
             if self.states.get(need, "done") != "done" and need not in waiting
         }
         if waiting and not group.missing:
-            self._ready.add(group)
+            self._ready[group.seat].add(group)
 
     def _block_dependents(self, cell_id: str) -> list[Group]:
         """Marks all that hangs on a failed cell; returns the groups that lost cells."""

@@ -5,13 +5,14 @@ Whoever cannot be let in is told so in seconds: Ray itself would wait, or end th
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
 import ray
-from ray._private import ray_constants, services, state
+from ray._private import ray_constants, services
 from ray._private.grpc_utils import init_grpc_channel
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 from ray.exceptions import AuthenticationError, RayError
@@ -20,6 +21,7 @@ import dashboards
 import jobs
 import orchestrator
 import workers
+from jobs.cells import Cell
 from jobs.errors import UsageError
 from orchestrator.hardware import (
     GPUS_PER_NODE,
@@ -30,11 +32,13 @@ from orchestrator.hardware import (
 )
 from orchestrator.lease import NAMESPACE
 from orchestrator.metrics import announce
+from orchestrator.model_sizes import ModelSizes
+from orchestrator.node_types import NodeType, alive, gpu_kinds, startable
+from orchestrator.placement import Seat, place
 
 _OBJECT_STORE_BYTES = 512 * 2**20
 _ANSWER_SECONDS = 5.0
 _ROUNDING = 1e-6  # Of shares such as 0.333333.
-_GPU_KIND = "accelerator_type:"  # How Ray names a resource of such nodes.
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,13 @@ def _check_head(address: str) -> None:
         raise ConnectionError(f"no head of a cluster answers there ({error.details()})") from error
 
 
-def divide(device: str, threads: int | None, most_actors: int, gpus_per_worker: float = 1) -> Shape:
+def divide(
+    device: str,
+    threads: int | None,
+    most_actors: int,
+    gpus_per_worker: float = 1,
+    coming: Sequence[NodeType] = (),
+) -> Shape:
     """Shares the cluster's cores and GPUs out to actors, so that they don't fight over cores.
 
     Args:
@@ -135,17 +145,20 @@ def divide(device: str, threads: int | None, most_actors: int, gpus_per_worker: 
         threads: CPU threads of an actor; None shares the cores out.
         most_actors: More would have nothing to do.
         gpus_per_worker: How many GPUs of a node an actor has, or which share of one.
+        coming: What the autoscaler could start.
 
     Raises:
         UsageError: GPUs are asked for and there can be none, or no node has as many.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = max(sum(int(n.get("GPU", 0)) for n in nodes), _startable("GPU"))
+    nodes = alive()
+    gpus = max(_amount(nodes, "GPU"), _amount(coming, "GPU"))
     if device == "cuda" and not gpus:
-        raise UsageError("--device cuda, but the cluster has no GPU", "use --device cpu or auto")
-    cpus = [int(n.get("CPU", 0)) for n in nodes if n.get("CPU", 0) >= 1] or [1]
+        raise UsageError(
+            "--device cuda, but the cluster has no GPU",
+            "use --device cpu or auto, or --scale-to where its autoscaler could start some",
+        )
     if device in ("cuda", "auto") and gpus:
-        fitting = _gpu_workers([int(n.get("GPU", 0)) for n in nodes], gpus, gpus_per_worker)
+        fitting = max(_gpu_workers(nodes, gpus_per_worker), _gpu_workers(coming, gpus_per_worker))
         if not fitting:
             raise UsageError(
                 f"--gpus-per-worker {gpus_per_worker:g}, but no node has so many GPUs",
@@ -153,29 +166,66 @@ def divide(device: str, threads: int | None, most_actors: int, gpus_per_worker: 
             )
         actors = max(1, min(fitting, most_actors))
         used = math.ceil(actors * gpus_per_worker - _ROUNDING)
-        kinds = (name.removeprefix(_GPU_KIND) for n in nodes for name in n if _GPU_KIND in name)
+        kinds = (node.gpu for node in (*nodes, *coming) if node.gpu)
         nodes_used = -(-used // GPUS_PER_NODE)
         return Shape(actors, threads or 1, gpus_per_worker, "cuda", nodes_used, next(kinds, ""))
+    cpus = [n.amount("CPU") for n in nodes if n.amount("CPU")] or [1]
     threads = threads or threads_per_worker(min(cpus))
-    fitting = max(sum(max(1, n // threads) for n in cpus), _startable("CPU") // threads)
+    fitting = max(sum(max(1, n // threads) for n in cpus), _amount(coming, "CPU") // threads)
     actors = max(1, min(fitting, most_actors))
     return Shape(actors, threads, 0, "cpu" if device == "auto" else device, len(cpus))
 
 
-def _gpu_workers(of_nodes: list[int], total: int, gpus_per_worker: float) -> int:
-    """Returns how many workers the GPUs of some nodes give.
+def _gpu_workers(nodes: Sequence[NodeType], gpus_per_worker: float) -> int:
+    """Returns how many workers the GPUs of some nodes give, each worker within one node."""
+    if gpus_per_worker < 1:
+        return _amount(nodes, "GPU") * int(1 / gpus_per_worker + _ROUNDING)
+    return sum(node.count * (node.amount("GPU") // int(gpus_per_worker)) for node in nodes)
+
+
+def seat(
+    shape: Shape,
+    gpus_per_worker: float | None,
+    cells: Sequence[Cell],
+    sizes: ModelSizes,
+    coming: Sequence[NodeType] = (),
+) -> tuple[dict[str, Seat] | None, dict[str, str]]:
+    """Returns the kinds of workers that cells need, and the kind of each group of cells.
 
     Args:
-        of_nodes: GPUs of each node that is there.
-        total: GPUs of all, those included that the autoscaler could bring.
-        gpus_per_worker: How many of one node a worker has, or which share of one.
+        shape: How the cluster is divided if all workers are alike.
+        gpus_per_worker: GPUs of each worker, if the user says so: then all are alike.
+        cells: What is left to do.
+        sizes: How large their models are.
+        coming: What the autoscaler could start.
+
+    Returns:
+        The kinds by name, and which one each group has. None, where all workers are alike and are
+        held throughout; of one kind without a name, where they come and go.
+
+    Raises:
+        UsageError: A cell needs more GPUs at once than any node has.
     """
-    if gpus_per_worker < 1:
-        return total * int(1 / gpus_per_worker + _ROUNDING)
-    whole = int(gpus_per_worker)
-    there = sum(gpus // whole for gpus in of_nodes)
-    # How those that are still to come are spread over nodes, nobody tells.
-    return there + (total - sum(of_nodes)) // whole
+    if shape.device == "cuda" and gpus_per_worker is None:
+        there = alive()
+        kinds = gpu_kinds(there, coming)
+        cpus = max(_amount(there, "CPU"), _amount(coming, "CPU"))
+        seats, of_group = place(cells, sizes, kinds, max(1, cpus // shape.threads))
+        most = max(kind.in_a_node for kind in kinds)
+        if too_large := [s for s in seats.values() if s.gpus > most]:
+            raise UsageError(
+                f"{too_large[0].gpus:g} GPUs of one node are needed at once, and no node has more "
+                f"than {most}",
+                "lower tensor_parallel or processes, or add larger nodes",
+            )
+        return seats, of_group
+    if coming:
+        return {"": Seat("", shape.gpus, shape.actors)}, {}
+    return None, {}
+
+
+def _amount(nodes: Sequence[NodeType], resource: str) -> int:
+    return sum(node.count * node.amount(resource) for node in nodes)
 
 
 def machines_of(shape: Shape) -> Machines:
@@ -209,7 +259,7 @@ def ask_machines(address: str | None, tasks: int) -> Machines:
         )
     connect(address)
     try:
-        return machines_of(divide("auto", None, max(tasks, 1)))
+        return machines_of(divide("auto", None, max(tasks, 1), coming=startable()))
     finally:
         ray.shutdown()
 
@@ -222,12 +272,6 @@ def _stay_on_loopback() -> None:
     """
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
-
-
-def _startable(resource: str) -> int:
-    """Returns how much of a resource the autoscaler could bring at most; 0 without one."""
-    limits = state.state.get_max_resources_from_cluster_config()
-    return int((limits or {}).get(resource, 0))
 
 
 def _folder(package: Any) -> str:

@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -19,6 +20,8 @@ from orchestrator.estimate import estimate_plan
 from orchestrator.estimate_lines import brief
 from orchestrator.hardware import Machines, run_machines, threads_per_worker
 from orchestrator.live import telling
+from orchestrator.measured import recorded_sizes
+from orchestrator.model_sizes import ModelSizes
 from orchestrator.plan import Plan
 from orchestrator.progress import ProgressView, duration
 from orchestrator.status import counts, todo
@@ -94,7 +97,8 @@ def _work(
         if not left:  # Another run did it while this one waited.
             return {}
         open_executor = _ray_executor if options.executor == "ray" else _inline_executor
-        executor, how, machines = open_executor(store, left, options, console)
+        sizes = ModelSizes(plan.cells, recorded_sizes(store.place, plan.cells, ledger.done))
+        executor, how, machines = open_executor(store, left, sizes, options, console)
         closing.callback(executor.close)
         expected = estimate_plan(plan, store.place, ledger, left, machines)
         console.print(f"estimate: {brief(expected)}", markup=False)
@@ -149,25 +153,35 @@ def _check_gpus(left: Sequence[Cell], gpus_per_worker: float, remedy: str) -> No
 
 
 def _ray_executor(
-    store: Store, left: Sequence[Cell], options: argparse.Namespace, console: Console
+    store: Store,
+    left: Sequence[Cell],
+    sizes: ModelSizes,
+    options: argparse.Namespace,
+    console: Console,
 ) -> tuple["Executor", "How", Machines]:
     from orchestrator.actors import RayExecutor
     from orchestrator.cache import serve_files
-    from orchestrator.cluster import divide, machines_of
+    from orchestrator.cluster import divide, machines_of, seat
     from orchestrator.drive import How
+    from orchestrator.node_types import startable, told_gpus
     from orchestrator.receipts import stream_receipts
     from workers.remote import open_files
     from workers.stream import stream_task
 
     tasks = len({cell.group for cell in left})
     most = min(tasks, options.workers or tasks)
-    shape = divide(options.device, options.threads, most, options.gpus_per_worker)
-    if shape.device == "cuda":
+    coming = startable(told_gpus(options.scale_to) if options.scale_to else ())
+    shape = divide(options.device, options.threads, most, options.gpus_per_worker or 1, coming)
+    if shape.device == "cuda" and options.gpus_per_worker is not None:
         remedy = "run `{stage}` with --gpus-per-worker {needed}, then the same command again"
         _check_gpus(left, shape.gpus, remedy)
-    console.print(
-        f"{shape.actors} workers of {shape.threads} threads on {shape.device}", markup=False
-    )
+    seats, of_group = seat(shape, options.gpus_per_worker, left, sizes, coming)
+    machines = machines_of(shape)
+    if seats:
+        shape = replace(shape, actors=min(most, sum(seat.most for seat in seats.values())))
+    workers = f"{shape.actors} workers of {shape.threads} threads on {shape.device}"
+    kinds = ", ".join(seats or ())
+    console.print(f"up to {workers}, as there is work: {kinds}" if kinds else workers, markup=False)
     files = partial(
         open_files,
         store.place,
@@ -176,13 +190,16 @@ def _ray_executor(
         disk_budget=options.disk_budget,
     )
     body = stream_task if store.place.is_local else partial(stream_receipts, store.place)
-    machines = machines_of(shape)
-    how = How(shape.device, shape.threads, options.limit)
-    return RayExecutor(shape, files, body), how, machines
+    how = How(shape.device, shape.threads, options.limit, of_group)
+    return RayExecutor(shape, files, body, seats), how, machines
 
 
 def _inline_executor(
-    store: Store, left: Sequence[Cell], options: argparse.Namespace, _console: Console
+    store: Store,
+    left: Sequence[Cell],
+    _sizes: ModelSizes,
+    options: argparse.Namespace,
+    _console: Console,
 ) -> tuple["Executor", "How", Machines]:
     import torch
 

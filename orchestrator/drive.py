@@ -39,6 +39,9 @@ class Executor(Protocol):
     def workers(self) -> tuple[int, int]:
         """How many workers are there, and how many are wanted."""
 
+    def resize(self, demand: Mapping[str, int]) -> None:
+        """Holds as many workers of each kind as have work, where they come and go."""
+
     def start(self, slot: str, task: Task) -> None:
         """Starts a task in a free slot."""
 
@@ -80,11 +83,13 @@ class How:
         threads: CPU threads of a task.
         limits: Seconds without headway after which a cell of a kind counts as hung, where they
             are not the kind's own.
+        seats: On which kind of worker each group of cells runs, where there are several kinds.
     """
 
     device: str
     threads: int
     limits: Mapping[str, float] = field(default_factory=dict)
+    seats: Mapping[str, str] = field(default_factory=dict)
 
 
 def drive(
@@ -114,7 +119,9 @@ def drive(
             second interrupt doesn't wait.
     """
     ledger = store.ledger(plan.cells)
-    scheduler = Scheduler(plan.cells, ledger.done, ledger.failed, limits=how.limits)
+    scheduler = Scheduler(
+        plan.cells, ledger.done, ledger.failed, limits=how.limits, seats=how.seats
+    )
     by_id = {cell.id: cell for cell in plan.cells}
     watchers: tuple[Watcher, ...] = (view, *others)
     batch_size = plan.study.forward.batch_size
@@ -149,6 +156,7 @@ def drive(
                 continue
             if give_up is not None and time.monotonic() >= give_up:
                 break
+            executor.resize(scheduler.demand)
             wake = scheduler.wake_time
             timeout = _LONGEST_WAIT_SECONDS if wake is None else max(0.0, wake - clock.now())
             event = executor.next_event(min(timeout, _LONGEST_WAIT_SECONDS))

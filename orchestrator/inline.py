@@ -1,7 +1,7 @@
 """The executor without Ray: one slot, in this process."""
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 
 from jobs.cells import Cell
 from jobs.events import Alive, Event
@@ -42,6 +42,9 @@ class InlineExecutor:
     def workers(self) -> tuple[int, int]:
         """How many workers are there, and how many are wanted."""
         return 1, 1
+
+    def resize(self, demand: Mapping[str, int]) -> None:
+        """Does nothing: there is one slot."""
 
     def start(self, slot: str, task: Task) -> None:
         """Starts a task in the only slot."""

@@ -19,11 +19,13 @@ class SlotOpened:
         slot: Its name.
         node: The machine, for people.
         cache: Which cache it fetches files into; empty if that isn't known.
+        seat: What kind of place it is; it runs groups of this seat alone.
     """
 
     slot: str
     node: str = ""
     cache: str = ""
+    seat: str = ""
 
 
 @dataclass(frozen=True)

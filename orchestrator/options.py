@@ -175,10 +175,15 @@ def _add_execution(command: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--gpus-per-worker",
         type=_share,
-        default=1.0,
         metavar="N",
-        help="GPUs that a worker has: 2 or more where a model needs them, or a share of one, as "
-        "0.5 for two workers on each; default 1",
+        help="GPUs that every worker has, or the share of one, as 0.5 for two workers on each; "
+        "default: what the models need, and none for work that no GPU helps",
+    )
+    group.add_argument(
+        "--scale-to",
+        metavar="GPUS",
+        help="GPUs that the autoscaler may start, where Ray doesn't tell, as on Kubernetes: 8, "
+        "8xA100, or 2x4xA10G for two nodes of four",
     )
     group.add_argument(
         "--disk-budget",

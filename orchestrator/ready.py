@@ -21,6 +21,7 @@ class Group:
 
     Attributes:
         order: Its place in the plan.
+        seat: In which kind of slot it runs.
         cells: All of them.
         fetches: Whether files on the hub must be fetched for them.
         priority: Length of the longest chain of cells that hangs on those that were left.
@@ -32,6 +33,7 @@ class Group:
     """
 
     order: tuple[int, ...]
+    seat: str = ""
     cells: list[str] = field(default_factory=list)
     fetches: bool = False
     priority: int = 0
@@ -56,9 +58,9 @@ class Ready:
         self._offers_of: dict[str, _Offers] = defaultdict(list)
         self._promises = 0
 
-    def __bool__(self) -> bool:
-        """Whether there is such a group."""
-        return bool(self._at_hand or self._to_fetch or self._holders)
+    def __len__(self) -> int:
+        """How many groups there are."""
+        return len(self._at_hand) + len(self._to_fetch) + len(self._holders)
 
     def open(self, slot: str, cache: str) -> None:
         """Takes in a slot that may be given promises, and which cache it fetches into."""

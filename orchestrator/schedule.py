@@ -52,6 +52,7 @@ class Scheduler:
         retries: Budget of each cause.
         limits: Seconds without headway after which a cell is taken to hang, by kind, where they
             differ from the kind's `patience`.
+        seats: In which kind of slot each group of cells runs, where there are several kinds.
     """
 
     def __init__(
@@ -61,8 +62,9 @@ class Scheduler:
         failed: Collection[str] = (),
         retries: Mapping[Cause, int | None] = RETRIES,
         limits: Mapping[str, float] | None = None,
+        seats: Mapping[str, str] | None = None,
     ) -> None:
-        self._backlog = Backlog(cells, done, failed)
+        self._backlog = Backlog(cells, done, failed, seats or {})
         self._slots = Slots()
         self._retries = retries
         self._limits = limits or {}
@@ -79,6 +81,14 @@ class Scheduler:
     def running(self) -> Mapping[str, str]:
         """Slot of each running cell."""
         return self._slots.running
+
+    @property
+    def demand(self) -> Mapping[str, int]:
+        """How many slots of each kind have or could have work now."""
+        found = Counter(self._slots.occupied)
+        if not self._draining:
+            found.update(self._backlog.queued)
+        return found
 
     @property
     def finished(self) -> bool:
@@ -115,9 +125,9 @@ class Scheduler:
         """
         actions: list[Action] = []
         match event:
-            case SlotOpened(slot, _, cache):
-                self._slots.open(slot)
-                self._backlog.open(slot, cache)
+            case SlotOpened(slot, _, cache, seat):
+                self._slots.open(slot, seat)
+                self._backlog.open(slot, cache, seat)
             case SlotAlive(slot):
                 self._slots.hear(slot, now)
             case SlotRetired(slot):
@@ -152,13 +162,13 @@ class Scheduler:
         actions: list[Action] = []
         if self._draining:
             return actions
-        while slot := self._slots.free:
-            cells = self._backlog.take(slot, now)
-            if not cells:
-                return actions
-            self._slots.begin(slot, {cell.id: self._limit(cell) for cell in cells}, now)
-            frugal = any(self._charges[c.id]["memory"] for c in cells if c.id in self._charges)
-            actions.append(Start(slot, tuple(cells), frugal))
+        while begun := [
+            (slot, cells) for slot in self._slots.free if (cells := self._backlog.take(slot, now))
+        ]:
+            for slot, cells in begun:
+                self._slots.begin(slot, {cell.id: self._limit(cell) for cell in cells}, now)
+                frugal = any(self._charges[c.id]["memory"] for c in cells if c.id in self._charges)
+                actions.append(Start(slot, tuple(cells), frugal))
         for slot, cells in self._backlog.promise(now):
             actions.append(Prepare(slot, tuple(cells)))
         return actions

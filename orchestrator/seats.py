@@ -18,14 +18,18 @@ class Slot:
 
     Attributes:
         actor: Ray's handle.
+        seat: What kind of worker it is.
         tries: How many times it was opened in a row without success.
+        since: Since when it has waited for a place, or for work; None while it works.
         home: Where it lives, once it runs.
         retired: Its node has notice; a substitute is asked for.
         abandoned: Why it was told to die, if it was.
     """
 
     actor: Any
+    seat: str
     tries: int
+    since: float | None
     home: Home | None = None
     retired: bool = False
     abandoned: str = ""

@@ -5,6 +5,7 @@ abandoned at most once; one that is retired or abandoned gets no other task.
 """
 
 import heapq
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -50,27 +51,31 @@ class Slots:
 
     Attributes:
         running: Slot of each running cell.
+        occupied: How many slots of each kind run a task.
     """
 
     def __init__(self) -> None:
         self.running: dict[str, str] = {}
-        self._free: dict[str, None] = {}
+        self.occupied: Counter[str] = Counter()
+        self._free: dict[str, dict[str, None]] = defaultdict(dict)
+        self._seats: dict[str, str] = {}
         self._tasks: dict[str, _Task] = {}
         self._looks: list[tuple[float, str]] = []
 
     @property
-    def free(self) -> str | None:
-        """The slot that was freed last; None if every slot is busy."""
-        return next(reversed(self._free), None)
+    def free(self) -> list[str]:
+        """Of each kind the slot that was freed last; none of a kind whose slots are all busy."""
+        return [next(reversed(slots)) for slots in self._free.values() if slots]
 
     @property
     def busy(self) -> bool:
         """Whether a slot runs a task."""
         return bool(self._tasks)
 
-    def open(self, slot: str) -> None:
-        """Takes in a free slot."""
-        self._free[slot] = None
+    def open(self, slot: str, seat: str = "") -> None:
+        """Takes in a free slot of a kind."""
+        self._seats[slot] = seat
+        self._free[seat][slot] = None
 
     def begin(self, slot: str, limits: Mapping[str, Limit], now: float) -> None:
         """Has a free slot run a task.
@@ -80,7 +85,8 @@ class Slots:
             limits: The task's cells, and how long each may go without headway.
             now: When it begins.
         """
-        del self._free[slot]
+        del self._free[self._seats[slot]][slot]
+        self.occupied[self._seats[slot]] += 1
         self._tasks[slot] = _Task(limits, dict.fromkeys(limits, False), heard=now, headway=now)
         self.running.update(dict.fromkeys(limits, slot))
         self._look_at(slot, now)
@@ -113,25 +119,30 @@ class Slots:
         """Releases a free slot; has a busy one end its task first."""
         if slot in self._tasks:
             self._tasks[slot].retired = True
-        elif slot in self._free:
-            del self._free[slot]
+        elif slot in self._seats:
+            self.lose(slot)
             return [Release(slot)]
         return []
 
     def end(self, slot: str) -> list[Action]:
         """Frees a slot whose task has ended; releases a retired one."""
         task = self._tasks.pop(slot, None)
-        if task is None or task.abandoned:  # The loss of an abandoned slot is on its way.
+        if task is None:
+            return []
+        self.occupied[self._seats[slot]] -= 1
+        if task.abandoned:  # Its loss is on its way.
             return []
         if task.retired:
+            self.lose(slot)
             return [Release(slot)]
-        self._free[slot] = None
+        self._free[self._seats[slot]][slot] = None
         return []
 
     def lose(self, slot: str) -> None:
         """Forgets a slot."""
-        self._free.pop(slot, None)
-        self._tasks.pop(slot, None)
+        seat = self._seats.pop(slot, "")
+        self.occupied[seat] -= self._tasks.pop(slot, None) is not None
+        self._free[seat].pop(slot, None)
 
     def overdue(self, now: float) -> list[Abandon]:
         """Abandons the slots that were silent or without headway for too long."""

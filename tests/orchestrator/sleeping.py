@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from jobs.cells import Cell
 from jobs.events import Alive, Event, Finished, Progress, Started
 from jobs.finetune_work import FinetuneWork, PairFiles, Recipe
+from jobs.posttrain_work import FileRecords, SampleWork, Sampling
 from jobs.records import rows_table
 from jobs.sources import TextFiles
 from jobs.work import LossWork
@@ -55,10 +56,20 @@ def training(deed: str, number: int = 0, group: int = 0) -> Cell:
     return Cell(work, like.needs, like.checkpoint)
 
 
+def sampling(deed: str, number: int = 0, group: int = 0) -> Cell:
+    """Returns a cell that samples, in name, and does `deed`; it is run with those of its group."""
+    like = measuring(number, group)
+    how = Sampling(1, 1.0, 1.0, 1, 0, "vllm", 1, 1.0, "float32")
+    work = SampleWork(FileRecords(deed, _PAIRS, None), number, 1, how)
+    return Cell(work, like.needs, like.checkpoint)
+
+
 def deed_of(found: Cell) -> str:
     """Returns what a cell does."""
     if isinstance(found.work, FinetuneWork):
         return found.work.examples.name
+    if isinstance(found.work, SampleWork):
+        return found.work.records.name
     assert isinstance(found.work, LossWork)
     return found.work.dataset
 
