@@ -179,7 +179,7 @@ def estimate(
     downloads = Downloads()
     own: dict[StageName, Downloads] = defaultdict(Downloads)
     shared: set[tuple[str | int, str]] = set()
-    corrected: dict[tuple[str, float], tuple[float, bool]] = {}
+    known: dict[tuple[str, float], tuple[float, bool]] = {}
     for cell in left:
         stage = stages.setdefault(cell.work.stage, StageEstimate())
         group = _group(cell)
@@ -190,9 +190,9 @@ def estimate(
                     continue
                 shared.add((group, part.shared))
             key = part.name, part.seconds
-            if key not in corrected:
-                corrected[key] = _corrected(part, rates)
-            takes, measured = corrected[key]
+            if key not in known:
+                known[key] = corrected(part, rates)
+            takes, measured = known[key]
             seconds += takes
             stage.measured_seconds += takes if measured else 0.0
         stage.cells += 1
@@ -250,7 +250,7 @@ def _group(cell: Cell) -> str | int:
     return cell.id if cell.checkpoint is None else id(cell.checkpoint)
 
 
-def _corrected(part: Part, rates: Rates) -> tuple[float, bool]:
+def corrected(part: Part, rates: Rates) -> tuple[float, bool]:
     """Returns what a part takes, and whether that comes from measured seconds."""
     rate = rates.rate(part)
     return (part.seconds, False) if rate is None else (part.seconds * rate, True)

@@ -217,12 +217,30 @@ def _add_machines(command: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--workers", type=_positive, help="most workers on this machine")
     group.add_argument("--threads", type=_positive, help="CPU threads of each of them")
-    group.add_argument("--price", type=_price, help="price of a GPU hour, in any currency")
+    group.add_argument("--price", type=_amount, help="price of a GPU hour, in any currency")
     group.add_argument(
         "--bandwidth",
         type=_size,
         metavar="SIZE",
         help="what each node fetches from the hub in a second; default 125MB (1 Gbit/s)",
+    )
+    group.add_argument(
+        "--simulate",
+        action="store_true",
+        help="compute the run on those machines with the real scheduler, in simulated time",
+    )
+    group.add_argument(
+        "--boot-seconds",
+        type=_amount,
+        metavar="SECONDS",
+        help="simulated nodes come with the demand, after so long, and go when they are idle; "
+        "default: all are there from the beginning to the end",
+    )
+    group.add_argument(
+        "--losses-per-hour",
+        type=_amount,
+        metavar="N",
+        help="how often a simulated node is taken away in each hour, as spot machines are",
     )
 
 
@@ -239,13 +257,13 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _price(text: str) -> float:
+def _amount(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a price")
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0")
     return value
 
 

@@ -60,10 +60,11 @@ class Node:
         """Returns when all files of cells are there; those that lack are fetched, in turn."""
         there = now
         for file in (file for source in to_fetch(cells[0]) for file in source.files):
-            if file.oid not in self._arrivals:
+            content = file.sha256 or file.oid
+            if content not in self._arrivals:
                 self._line_free = max(now, self._line_free) + file.size / bandwidth
-                self._arrivals[file.oid] = self._line_free
-            there = max(there, self._arrivals[file.oid])
+                self._arrivals[content] = self._line_free
+            there = max(there, self._arrivals[content])
         return there
 
 

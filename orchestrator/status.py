@@ -19,6 +19,7 @@ from orchestrator.hardware import USUAL_GPU, Machines, gpu_machines, this_machin
 from orchestrator.live import Live, read_live
 from orchestrator.plan import Plan
 from orchestrator.progress import duration
+from orchestrator.simulated_plan import simulate_plan, simulation_json, simulation_lines
 from orchestrator.store import Ledger, Store
 
 _REFRESH_SECONDS = 2.0
@@ -60,13 +61,25 @@ def _estimate(
             "--price is that of a GPU hour, and this machine has no GPU that is known",
             "name the GPUs with --gpus and --gpu-type",
         )
+    if not options.simulate and (options.boot_seconds or options.losses_per_hour):
+        raise UsageError(
+            "--boot-seconds and --losses-per-hour are of a simulated run", "add --simulate"
+        )
     bandwidth = options.bandwidth or BANDWIDTH
     found = estimate_plan(plan, place, ledger, left, machines, bandwidth)
     given = any(found is not None for found in (options.gpus, options.gpu_type, options.cluster))
     terms = Terms(options.price, options.bandwidth is not None, given)
     if not options.json:
         console.print("\n".join(estimate_lines(found, terms)), markup=False)
-    return estimate_json(found, terms)
+    simulated = None
+    if options.simulate and left:
+        run = simulate_plan(
+            plan, place, ledger, left, found, options.boot_seconds, options.losses_per_hour or 0.0
+        )
+        simulated = simulation_json(run, found, options.price)
+        if not options.json:
+            console.print("\n".join(simulation_lines(run, found, options.price)), markup=False)
+    return estimate_json(found, terms) | {"simulation": simulated}
 
 
 def _machines(options: argparse.Namespace, tasks: int) -> Machines:

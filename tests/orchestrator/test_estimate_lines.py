@@ -91,8 +91,8 @@ def test_the_json_adds_up() -> None:
         (["--gpus", "0"], "not a whole number above 0"),
         (["--gpu-type", "h10"], "invalid choice: 'h10'"),
         (["--bandwidth", "fast"], "fast is no size"),
-        (["--price", "-1"], "-1 is not a price"),
-        (["--price", "nan"], "nan is not a price"),
+        (["--price", "-1"], "-1 is not a number from 0"),
+        (["--price", "nan"], "nan is not a number from 0"),
         (["--gpus", "8", "--threads", "2"], "leave out the one or the other"),
     ],
 )
