@@ -29,6 +29,7 @@ BESIDE = "beside the task"
 """A concurrency group of an actor, whose calls run while a task does."""
 
 _OPENING_TRIES = 3
+_RESIZING_SECONDS = 0.2  # With a thousand actors, to look at them all takes a millisecond.
 
 
 class Crew:
@@ -58,6 +59,7 @@ class Crew:
         self._seats = dict(seats or {"": Seat("", shape.gpus, shape.actors)})
         self._threads, self._most = shape.threads, shape.actors
         self._wanted = 0 if self._elastic else shape.actors
+        self._resized = -_RESIZING_SECONDS
         self._versions = versions()
         self._arguments = (open_files, body)
         self._actor = ray.remote(concurrency_groups={BESIDE: 1})(Worker)
@@ -85,14 +87,16 @@ class Crew:
         Returns:
             The actors that are told to go; they end the task that they may just have been given.
         """
-        if not self._elastic:
+        now = time.monotonic()
+        if not self._elastic or now - self._resized < _RESIZING_SECONDS:
             return []
+        self._resized = now
         held = {
             name: Held(slot.seat, slot.home is not None, slot.since)
             for name, slot in self.slots.items()
             if not slot.retired
         }
-        found = changes(held, self._seats, demand, self._most, time.monotonic())
+        found = changes(held, self._seats, demand, self._most, now)
         retired: list[SlotRetired] = []
         for name in found.close:
             if self.slots[name].home is None:

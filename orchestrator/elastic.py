@@ -66,7 +66,7 @@ def changes(
     counts = Counter(worker.seat for worker in held.values())
     wanted = {name: min(demand.get(name, 0), seat.most) for name, seat in seats.items()}
     close: list[str] = []
-    for name in reversed(held):
+    for name in reversed(list(held)):
         worker = held[name]
         if not worker.ready and counts[worker.seat] > wanted[worker.seat]:
             counts[worker.seat] -= 1

@@ -18,8 +18,8 @@ import yaml
 
 from tests.orchestrator.local_study import environment
 
-_COMMANDS = ("initialization", "setup", "head_setup", "worker_setup")
-_COMMANDS += ("head_start_ray", "worker_start_ray")
+_COMMANDS = ["initialization", "setup", "head_setup", "worker_setup"]
+_COMMANDS += ["head_start_ray", "worker_start_ray"]
 RAY = str(Path(sys.executable).with_name("ray"))
 
 

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -195,6 +195,9 @@ class _Stalled:
         self._told: list[Event | SlotEvent] = [SlotOpened("a", ""), SlotOpened("b", "")]
         self._later: list[Event | SlotEvent] = []
         self.abandoned: list[str] = []
+
+    def resize(self, demand: Mapping[str, int]) -> None:
+        assert demand[""] <= 2
 
     def start(self, slot: str, task: Task) -> None:
         (cell,) = task.cells
