@@ -69,47 +69,60 @@ def place(
         kinds: The GPUs that there are or could be.
         most_on_cpus: How many workers without a GPU there may be.
     """
-    needs: dict[str, tuple[int, int]] = {}
+    needs: dict[str, _Need] = {}
     for cell in cells:
-        gpus, size = _need(cell, sizes)
-        before = needs.get(cell.group, (0, 0))
-        needs[cell.group] = max(gpus, before[0]), max(size, before[1])
+        needs[cell.group] = needs.get(cell.group, _Need(0, 0)).beside(_need(cell, sizes))
     seats: dict[str, Seat] = {}
     of_group: dict[str, str] = {}
-    for group, (gpus, size) in needs.items():
-        seat = _seat(gpus, size, kinds, most_on_cpus)
+    for group, need in needs.items():
+        seat = _seat(need, kinds, most_on_cpus)
         seats[seat.name] = seat
         of_group[group] = seat.name
     return seats, of_group
 
 
-def _need(cell: Cell, sizes: ModelSizes) -> tuple[int, int]:
-    """Returns how many GPUs a cell is to have, and how many bytes it takes of each.
+@dataclass(frozen=True)
+class _Need:
+    """What a worker must have.
 
-    Sampling counts as one that fills a GPU, since an engine takes all of it for its cache.
+    Attributes:
+        gpus: How many GPUs.
+        size: Bytes of each.
+        whole: Whether it fills a GPU whatever it has.
     """
+
+    gpus: int
+    size: int
+    whole: bool = False
+
+    def beside(self, other: "_Need") -> "_Need":
+        """Returns what does for both."""
+        whole = self.whole or other.whole
+        return _Need(max(self.gpus, other.gpus), max(self.size, other.size), whole)
+
+
+def _need(cell: Cell, sizes: ModelSizes) -> _Need:
     work = cell.work
-    if isinstance(work, SampleWork):
-        return gpus(work), _WHOLE
     if isinstance(work, PassKWork | ToyWork):
-        return 0, 0
+        return _Need(0, 0)
     if isinstance(work, WinrateWork):
-        return (0, 0) if isinstance(work.judge, EndpointJudge) else (1, _ACTIVATIONS_BYTES)
+        asks = isinstance(work.judge, EndpointJudge)
+        return _Need(0, 0) if asks else _Need(1, _ACTIVATIONS_BYTES)
     if cell.checkpoint is None:
-        return (1, _ACTIVATIONS_BYTES) if work.kind == "pretrain" else (0, 0)
-    parameters = sizes.of(cell.checkpoint).parameters
+        return _Need(1, _ACTIVATIONS_BYTES) if work.kind == "pretrain" else _Need(0, 0)
+    parameters, together = sizes.of(cell.checkpoint).parameters, gpus(work)
     if isinstance(work, PosttrainWork):
         trained = parameters * (_TRAINED_BYTES if work.training.adapters is None else 4)
-        return work.processes, int(_MARGIN * trained / work.processes) + _ACTIVATIONS_BYTES
+        return _Need(together, int(_MARGIN * trained / together) + _ACTIVATIONS_BYTES)
     stored = 2 if precision(work) in ("float16", "bfloat16") else 4
     copies = 2 if isinstance(work, FinetuneWork) else 1  # One is changed, one stays as it was.
-    return 1, int(_MARGIN * copies * stored * parameters) + _ACTIVATIONS_BYTES
+    size = int(_MARGIN * copies * stored * parameters / together) + _ACTIVATIONS_BYTES
+    # An engine takes what is left of a GPU for its cache.
+    return _Need(together, size, whole=isinstance(work, SampleWork))
 
 
-_WHOLE = -1
-
-
-def _seat(gpus: int, size: int, kinds: tuple[GpuKind, ...], most_on_cpus: int) -> Seat:
+def _seat(need: _Need, kinds: tuple[GpuKind, ...], most_on_cpus: int) -> Seat:
+    gpus, size = need.gpus, need.size
     if not gpus:
         return Seat("without a GPU", 0, most_on_cpus)
     known = sorted((k for k in kinds if k.memory), key=lambda k: k.memory or 0)
@@ -119,7 +132,7 @@ def _seat(gpus: int, size: int, kinds: tuple[GpuKind, ...], most_on_cpus: int) -
     usable = kinds if anywhere else tuple(fitting[:1])
     kind = "" if anywhere else fitting[0].name
     share = float(gpus)
-    if gpus == 1 and size != _WHOLE and known:
+    if gpus == 1 and known and not need.whole:
         memory = fitting[0].memory or 0
         share = next((s for s in SHARES if s * memory >= size), 1.0)
     each = int(1 / share) if share < 1 else 1
