@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.tune import PlacementGroupFactory
 from ray.tune.experiment import Trial
 
 from jobs.events import Alive, Event
@@ -86,6 +87,7 @@ class Trials:
         self._seats: set[str] = set()
         self._busy: dict[str, _Busy] = {}
         self._processes: dict[str, Any] = {}
+        self._places: dict[str, PlacementGroupFactory] = {}
         self._to_stop: deque[Trial] = deque()
         self._feed = Feed()
         self._thread: threading.Thread | None = None
@@ -106,6 +108,7 @@ class Trials:
         order, now = Order(seat, home, task, *self._arguments), time.monotonic()
         self._seats.add(seat)
         with self._lock:
+            self._places[seat] = order.place
             self._busy[seat] = _Busy(order, since=now, said=now)
             if self._thread is None:
                 self._feed = Feed()
@@ -138,9 +141,12 @@ class Trials:
     def kill(self, seat: str) -> None:
         """Ends a seat's process at once; of a trial that it ran, the end is told."""
         with self._lock:
-            process = self._processes.pop(seat, None)
+            process, place = self._processes.pop(seat, None), self._places.pop(seat, None)
             busy = self._busy.get(seat)
-            if busy is not None:
+            if busy is None:
+                if place is not None:
+                    self._feed.forget(place)
+            else:
                 busy.killed = True
                 if busy.trial is not None:
                     process = busy.trial.temporary_state.ray_actor or process
@@ -214,6 +220,8 @@ class Trials:
         busy = self._busy.pop(seat, None)
         if busy is not None:
             busy.order.task = None
+            if busy.killed:  # It may have ended by itself before, and be kept for the next one.
+                self._feed.forget(busy.order.place)
             self._words.put((seat, word))
 
     def _fit(self, feed: Feed) -> None:

@@ -10,7 +10,9 @@ import shutil
 import threading
 import uuid
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -18,6 +20,7 @@ from typing import Any, Protocol
 from ray import tune
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.train.constants import _get_ray_train_session_dir
+from ray.tune import PlacementGroupFactory
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
@@ -77,6 +80,8 @@ class Feed(_Unsaved, Searcher):
         super().__init__()
         self._changed = threading.Condition()
         self._orders: deque[Order] = deque()
+        self._gone: list[PlacementGroupFactory] = []
+        self.give_back: Callable[[PlacementGroupFactory], None] = lambda _: None
         self._running: set[str] = set()
         self._closed = False
 
@@ -93,6 +98,12 @@ class Feed(_Unsaved, Searcher):
             return True
         return False
 
+    def forget(self, place: PlacementGroupFactory) -> None:
+        """Has Tune give back what it keeps for a seat that is gone: it would hold its node."""
+        with self._changed:
+            self._gone.append(place)
+            self._changed.notify()
+
     def close(self) -> None:
         """Suggests nothing any more."""
         with self._changed:
@@ -102,17 +113,23 @@ class Feed(_Unsaved, Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Returns the configuration of a trial; None if there is none yet.
 
-        While no trial runs it waits for an order: Tune itself would look once a second.
+        While no trial runs it waits for an order: Tune itself would look once a second, and at
+        nothing else. So what is to be given back is given back here.
         """
-        with self._changed:
-            if not self._running:
-                self._changed.wait_for(lambda: self._orders or self._closed)
-            if self._closed:
-                return str(Searcher.FINISHED)
-            if not self._orders:
-                return None
-            self._running.add(trial_id)
-            return {ORDER: self._orders.popleft()}
+        while True:
+            with self._changed:
+                if not self._running:
+                    self._changed.wait_for(lambda: self._orders or self._closed or self._gone)
+                gone, self._gone = self._gone, []
+                if self._closed:
+                    return str(Searcher.FINISHED)
+                if not gone:
+                    if not self._orders:
+                        return None
+                    self._running.add(trial_id)
+                    return {ORDER: self._orders.popleft()}
+            for place in gone:  # Without the lock: who holds another one may wait for this one.
+                self.give_back(place)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -125,14 +142,15 @@ class Feed(_Unsaved, Searcher):
 class _Admitted(_Unsaved, FIFOScheduler):
     """Runs every trial at once: it was admitted before it was made."""
 
-    def __init__(self, listener: Listener, errors: dict[str, Exception]) -> None:
+    def __init__(self, listener: Listener, feed: Feed, errors: dict[str, Exception]) -> None:
         super().__init__()
-        self._listener, self._errors = listener, errors
+        self._listener, self._feed, self._errors = listener, feed, errors
         self._adapted = False
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         if not self._adapted:
             _adapt(tune_controller, self._errors)
+            self._feed.give_back = partial(_give_back, tune_controller._tune_controller)
             self._adapted = True
         # Tune keeps one idle process in all, unless a trial waits that asks for the same; and none
         # waits here, since a seat gets a task when it is free.
@@ -206,6 +224,17 @@ def _adapt(controller: Any, errors: dict[str, Exception]) -> None:
     inner.checkpoint = lambda force=False, wait=False: None
 
 
+def _give_back(controller: Any, place: PlacementGroupFactory) -> None:
+    """Ends the idle process of a seat, and what was asked of Ray for it."""
+    cache, manager = controller._actor_cache, controller._actor_manager
+    while (process := cache.pop_cached_object(place)) is not None:
+        process.set_on_stop(None)
+        process.set_on_error(None)
+        if manager.remove_actor(process, kill=True):
+            manager._try_kill_actor()  # It would be tried at Tune's next step, which may be far.
+    cache._max_num_objects.pop(place, None)
+
+
 def ray_error(error: Exception | None) -> RayError:
     """Returns an error as one of Ray's: those of other kinds are of its machinery."""
     if isinstance(error, RayError):
@@ -235,7 +264,7 @@ def fit(listener: Listener, feed: Feed, most: int) -> None:
                 TaskTrial,
                 tune_config=tune.TuneConfig(
                     search_alg=feed,
-                    scheduler=_Admitted(listener, errors),
+                    scheduler=_Admitted(listener, feed, errors),
                     num_samples=-1,
                     max_concurrent_trials=most,
                     reuse_actors=True,
