@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.report import write_results
 from dashboards import report
+from dashboards.about import existing_digest
 from dashboards.page_data import unpacked
 from jobs.errors import StoreError
 from tests.dashboards import synthetic
@@ -160,14 +161,14 @@ def test_equal_results_give_equal_pages(results: Path) -> None:
 
 def test_digest_is_read_back(results: Path, tmp_path: Path) -> None:
     out = tmp_path / "elsewhere" / "page.html"
-    assert report.existing_digest(out.parent, out.name) is None
+    assert existing_digest(out.parent, out.name) is None
     for digest in ("0f" * 32, 'a "quoted" & <odd> one'):
         assert report.render(results, "pico", out=out, digest=digest) == str(out)
-        assert report.existing_digest(out.parent, out.name) == digest
+        assert existing_digest(out.parent, out.name) == digest
     report.render(results, "pico", out=out)
-    assert report.existing_digest(out.parent, out.name) is None
+    assert existing_digest(out.parent, out.name) is None
     out.write_bytes(b"\xff\xfe\x00")
-    assert report.existing_digest(out.parent, out.name) is None
+    assert existing_digest(out.parent, out.name) is None
 
 
 def test_nothing_measured_still_gives_a_page(results: Path) -> None:
