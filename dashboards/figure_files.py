@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+from markupsafe import escape
 
 from dashboards.all_figures import read_figures
 from dashboards.figures import Figure
@@ -31,8 +32,7 @@ _MM_PER_POINT = 25.4 / 72
 _PIXELS_PER_INCH = 300
 _FLATTEST = 0.62
 """Height over width, at most."""
-_PANEL_GAP = 50
-"""Between panels of a figure, in points, their axes included."""
+_SIZE = re.compile(r'width="([\d.]+)" height="([\d.]+)"')
 _FINER = {"strokeWidth": 0.6, "size": 0.5}
 """How much finer the marks are than on the page."""
 _COLOURS = ["#0072b2", "#c24e00", "#00805c", "#a8467f", "#806400", "#5b54c7"]
@@ -90,7 +90,7 @@ def drawn(figure: Figure, form: Format, width: float = COLUMN) -> bytes:
     Args:
         figure: A figure.
         form: What kind of file.
-        width: Its width, in cm; a figure of panels is drawn to it as closely as it goes.
+        width: Its width, in cm.
     """
     import vl_convert
 
@@ -112,14 +112,39 @@ def _printed(figure: Figure, width: float) -> dict[str, Any]:
     spec |= {"background": "white", "padding": 4, "config": _look(width)}
     _thin(spec)
     if "facet" in spec:
-        columns = min(spec.get("columns", 1), 2 if width < PAGE_WIDTH * _POINTS_PER_CM else 3)
-        panel = round(width / columns - _PANEL_GAP)
-        spec["columns"] = columns
-        spec["spec"] |= {"width": panel, "height": panel}
+        _fit_panels(spec, figure, width)
     else:
         spec |= {"width": round(width), "autosize": {"type": "fit-x", "contains": "padding"}}
         spec["height"] = min(spec["height"], max(round(_FLATTEST * width), _lowest(spec)))
     return spec
+
+
+def _fit_panels(spec: dict[str, Any], figure: Figure, width: float) -> None:
+    """Sizes panels so that a row of them is as wide as is asked, in place; Vega-Lite fits none."""
+    panels = len({row[spec["facet"]["field"]] for row in figure.rows})
+    for columns in range(min(panels, 2 if _is_narrow(width) else 3), 0, -1):
+        spec["columns"] = columns
+        side, over = width / columns, 0.0
+        # What the axes take is known only once it is drawn.
+        for _ in range(3):
+            side -= over / columns
+            height = min(side, _FLATTEST * width)
+            spec["spec"] |= {"width": int(side), "height": int(height)}
+            over = _wide(spec) - width
+        # Names of axes that are wider than their panels leave room for fewer of them.
+        if over < 1:
+            return
+
+
+def _wide(spec: dict[str, Any]) -> float:
+    import vl_convert
+
+    found = _SIZE.search(vl_convert.vegalite_to_svg(json.dumps(spec)))
+    return float(found[1]) if found else 0.0
+
+
+def _is_narrow(width: float) -> bool:
+    return width < 0.75 * PAGE_WIDTH * _POINTS_PER_CM
 
 
 def _thin(spec: dict[str, Any]) -> None:
@@ -144,7 +169,7 @@ def _lowest(spec: dict[str, Any]) -> int:
 
 
 def _look(width: float) -> dict[str, Any]:
-    narrow = width < PAGE_WIDTH * _POINTS_PER_CM * 0.75
+    narrow = _is_narrow(width)
     axis = {"labelFontSize": 7, "titleFontSize": 8, "titleFontWeight": "normal", "titlePadding": 4}
     colours = {"labelColor": _INK, "titleColor": _INK, "domainColor": _INK, "tickColor": _INK}
     return {
@@ -175,10 +200,9 @@ def _look(width: float) -> dict[str, Any]:
 
 def _in_millimetres(svg: str, words: str) -> str:
     """Gives an SVG its size on paper, and its text alternative."""
-    from markupsafe import escape
 
     def size(match: re.Match[str]) -> str:
         wide, high = (float(match[n]) * _MM_PER_POINT for n in (1, 2))
         return f'width="{wide:.2f}mm" height="{high:.2f}mm" role="img" aria-label="{escape(words)}"'
 
-    return re.sub(r'width="([\d.]+)" height="([\d.]+)"', size, svg, count=1)
+    return _SIZE.sub(size, svg, count=1)

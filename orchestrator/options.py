@@ -109,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
-def _study(default: str | None, told: str) -> argparse.ArgumentParser:
+def _study(default: str | None, told: str) -> _Parser:
     study = _Parser(add_help=False)
     study.add_argument(
         "--study",
@@ -127,7 +127,7 @@ def _study(default: str | None, told: str) -> argparse.ArgumentParser:
     return study
 
 
-def _add_report(subcommands: Any, parents: list[argparse.ArgumentParser]) -> None:
+def _add_report(subcommands: Any, parents: list[_Parser]) -> None:
     text = "draw the report from the results, or single figures of it"
     report = subcommands.add_parser("report", parents=parents, help=text, description=text)
     report.add_argument(
