@@ -3,6 +3,7 @@
 import re
 import struct
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -21,7 +22,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = synthetic.start(tmp_path_factory.mktemp("figures") / "results")
     synthetic.pico_like(folder, steps=STEPS)
     write_everything(folder)
-    kept = {"features": [0.1 * n for n in range(4 * 7 * 2)], "weights": [0.2] * (4 * 2 * 3)}
+    kept: dict[str, Any] = {
+        "features": [0.1 * n for n in range(4 * 7 * 2)],
+        "weights": [0.2] * (4 * 2 * 3),
+    }
     for sweep in ("figure-5", "figure-12a"):
         synthetic.toy(folder, sweep, [[1.0, 1.6, 1.2, 1.7]] * 3, **kept)
     return folder

@@ -12,10 +12,11 @@ import pytest
 
 from benchmarks.report import write_results
 from dashboards import report
-from dashboards.about import existing_digest
+from dashboards.about import About, existing_digest, existing_study
 from dashboards.page_data import unpacked
 from jobs.errors import StoreError
 from tests.dashboards import synthetic
+from tests.dashboards.finetune_scenarios import falling, write_heads, write_trials
 
 FALL = (43.0, 42.0, 30.0, 10.0, 25.0, 44.0)
 STEPS = (0, 1, 8, 32, 128, 512)
@@ -114,6 +115,54 @@ def test_names_stay_text(results: Path) -> None:
     assert HOSTILE not in page
     specs = json.loads(elements.scripts[0])
     assert unpacked(specs["rankme"]["data"])[0]["label"] == HOSTILE
+
+
+def test_the_study_is_told_as_text(results: Path) -> None:
+    about: About = {
+        "name": HOSTILE,
+        "description": f"What {HOSTILE} is",
+        "suites": [(HOSTILE, "hub")],
+        "texts": [("words", "local", 1234, 64)],
+        "asked": [("geometry", "Spectra of the features")],
+    }
+    path = Path(report.render(results, HOSTILE, about=about))
+    page = path.read_text(encoding="utf-8")
+    elements = Elements(page)
+    text = "".join(elements.text)
+    for part in (f"What {HOSTILE} is.", "1,234", "Spectra of the features"):
+        assert part in text
+    assert HOSTILE not in page
+    assert [attributes for tag, attributes in elements.tags if tag == "script"] == [
+        {"type": "application/json", "id": "study-asked"}
+    ]
+    told = {name: [list(x) for x in v] if isinstance(v, list) else v for name, v in about.items()}
+    assert existing_study(results) == (HOSTILE, told)
+    assert 'id="study"' not in rendered(results)
+
+
+def test_advice_stands_on_the_page_where_there_is_some(results: Path) -> None:
+    assert 'id="advice"' not in rendered(results)
+    write_heads(results)
+    write_trials(results, falling)
+    page = rendered(results)
+    assert '<a href="#advice">' in page
+    assert "Fine-tune step 512" in page
+    assert 'id="advice-1"' in page
+
+
+def test_only_a_served_page_asks_for_its_digest(results: Path) -> None:
+    shown = report.contents(results, "a study")
+    for live in (True, False):
+        page = html.unescape(report.draw(shown, "0f", live))
+        assert ("connect-src 'self'" in page) == ('fetch("digest"' in page) == live
+
+
+def test_long_tables_are_folded_with_their_number_of_rows(results: Path) -> None:
+    for step in range(15):
+        synthetic.head(results, "pico-64", step, 0.1)
+    assert "rows: Every checkpoint" not in rendered(results)
+    synthetic.head(results, "pico-64", 15, 0.1)
+    assert "<summary>16 rows: Every checkpoint" in rendered(results)
 
 
 def test_page_loads_nothing_from_elsewhere(results: Path) -> None:
