@@ -4,7 +4,6 @@ Invariant: where results contradict each other every row is kept, marked and lis
 picked. Only rows that agree, of the same cell and the same weights, become one.
 """
 
-import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dashboards import query
+from dashboards.about import existing_study
 from dashboards.atlas_labels import Labels, label_keys, read_labels
 from dashboards.atlas_tables import CONFLICTS, JOINED, conflict_kinds
 from dashboards.atlas_values import Folded, contradictions, fold
 from jobs.errors import UsageError
 from jobs.place import Place
 from jobs.records import SIDE_TABLES, TABLES
-
-_REPORT = "report.html"
-"""As `dashboards.report.PAGE`, which is slow to import."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ def merge(
         for source, place in zip(sources, places, strict=True)
         for record in query.provenance(place)
     ]
-    studies = dict.fromkeys(filter(None, map(_study, places)))
+    studies = dict.fromkeys(filter(None, (existing_study(place)[0] for place in places)))
     listed = pa.Table.from_pylist(conflicts, CONFLICTS)
     return Atlas(sources, ordered, listed, provenance, tuple(studies))
 
@@ -144,15 +141,3 @@ def _names(places: Sequence[Place], names: Sequence[str] | None) -> tuple[str, .
                 "give each a name of its own, of letters, digits, dots, hyphens and underscores",
             )
     return tuple(names)
-
-
-def _study(place: Place) -> str | None:
-    """Returns the name of the study that the report is about, where there is one."""
-    try:
-        if not place.exists(_REPORT):
-            return None
-        head = place.read(_REPORT)[:4096].decode(errors="replace")
-    except (OSError, pa.ArrowException) as error:
-        raise place.failure("cannot read", error, "mend its permissions", _REPORT) from error
-    found = re.search(r"<title>Eigentrace: ([^<]*)</title>", head)
-    return html.unescape(found[1]) if found else None

@@ -72,6 +72,7 @@ def _strip(bars: Sequence[Row], axis: str, start: str, end: str) -> dict[str, An
     places = [bar[name] for bar in bars for name in (start, end)]
     # From the first step on the axis is logarithmic, whatever ends first.
     first = 1 if axis == "step" else min((place for place in places if place > 0), default=1)
+    shown = {bar["phase"] for bar in bars}
     chart = (
         alt.Chart(alt.NamedData("rows"))
         .mark_bar(height=16, cornerRadius=2)
@@ -79,7 +80,12 @@ def _strip(bars: Sequence[Row], axis: str, start: str, end: str) -> dict[str, An
             x=training_axis([{axis: first}, *({axis: p} for p in places)], axis, start),
             x2=f"{end}:Q",
             y=alt.Y("series:N", title=None, sort=sorted({b["series"] for b in bars}, key=natural)),
-            color=alt.Color("phase:N", title=None, scale=alt.Scale(domain=list(PHASES))),
+            color=alt.Color(
+                "phase:N",
+                title=None,
+                scale=alt.Scale(domain=list(PHASES)),
+                legend=alt.Legend(values=[phase for phase in PHASES if phase in shown]),
+            ),
             tooltip=[
                 alt.Tooltip("series:N"),
                 alt.Tooltip("phase:N"),

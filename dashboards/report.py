@@ -1,7 +1,6 @@
 """One page that says what the results show: every word of it is computed from their numbers."""
 
 import functools
-import html
 import re
 from pathlib import Path
 from typing import Any
@@ -11,43 +10,34 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from dashboards import query
+from dashboards.about import PAGE, About
+from dashboards.advisor import advise
+from dashboards.advisor_words import advisor_section
+from dashboards.all_figures import all_figures
 from dashboards.audit import audit_table
-from dashboards.capabilities import (
-    capability_figures,
-    capability_sentences,
-    generation_table,
-)
+from dashboards.capabilities import capability_sentences, generation_table
 from dashboards.crystallization import crystallization_sentence
-from dashboards.figures import figures
-from dashboards.finetune_figures import finetune_figures
 from dashboards.finetune_section import section
 from dashboards.finetune_tables import read_finetuned
-from dashboards.layer_figures import layer_figures
 from dashboards.numbers import count, plain, with_error
 from dashboards.page_data import packed
 from dashboards.paper_section import paper_section
-from dashboards.phase_figures import comparisons, phase_strip
 from dashboards.phase_table import phase_table, toy_table
-from dashboards.posttrain_figures import posttrain_figures
 from dashboards.posttrain_read import read_posttrained
 from dashboards.posttrain_section import posttrain_section
 from dashboards.provenance import provenance_table
-from dashboards.shading import shaded
-from dashboards.start_figures import start_figures
 from dashboards.summary import summary
-from dashboards.sweep_figures import sweep_figures
 from dashboards.tables import Measured, checkpoint_table, last_layer, read
-from dashboards.text_figures import text_figures
 from dashboards.toy_figures import toy_figures
-from dashboards.training_figures import training_figures
 from jobs.place import Place
-
-PAGE = "report.html"
-"""The report's name within the results."""
 
 
 def render(
-    results: str | Path | Place, study_name: str, out: Path | None = None, digest: str = ""
+    results: str | Path | Place,
+    study_name: str,
+    out: Path | None = None,
+    digest: str = "",
+    about: About | None = None,
 ) -> str:
     """Writes the report: one HTML file that needs no network.
 
@@ -56,6 +46,7 @@ def render(
         study_name: Name of the study, for the title.
         out: The file; `report.html` within the results where it is left out. Replaced at once.
         digest: Names the state of the results; `existing_digest` gives it back.
+        about: What the study asks for, where it is known.
 
     Returns:
         The file's path or URL.
@@ -63,10 +54,19 @@ def render(
     Raises:
         StoreError: The results cannot be read, or the report cannot be written.
     """
-    with query.read_once():
-        contents = _contents(results, study_name)
-    page = _template().render(**contents, digest=digest)
-    folder, name = (Place(results), PAGE) if out is None else (Place(out.parent), out.name)
+    page = draw(contents(results, study_name, about), digest)
+    return write(page, Place(results)) if out is None else write(page, Place(out.parent), out.name)
+
+
+def write(page: str, folder: Place, name: str = PAGE) -> str:
+    """Writes a page, which is replaced at once.
+
+    Returns:
+        The file's path or URL.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
     try:
         folder.write(name, page.encode())
     except (OSError, pa.ArrowException) as error:
@@ -75,32 +75,41 @@ def render(
     return folder.at(name)
 
 
-def _contents(results: str | Path | Place, study_name: str) -> dict[str, Any]:
-    """Reads the results and makes what the template shows."""
+def draw(shown: dict[str, Any], digest: str = "", live: bool = False) -> str:
+    """Fills the page's template.
+
+    Args:
+        shown: What `contents` gave.
+        digest: Names the state of the results.
+        live: The page is served by `dashboards.serve`, and loads itself anew when that has a
+            newer one.
+    """
+    return _template().render(**shown, digest=digest, live=live)
+
+
+def contents(
+    results: str | Path | Place, study_name: str, about: About | None = None
+) -> dict[str, Any]:
+    """Reads the results and makes what the template shows.
+
+    Raises:
+        StoreError: The results cannot be read.
+    """
+    with query.read_once():
+        return _contents(results, study_name, about)
+
+
+def _contents(results: str | Path | Place, study_name: str, about: About | None) -> dict[str, Any]:
     measured = read(results)
     found = query.load("phases", results).to_pylist()
-    strip, toys = phase_strip(found), toy_figures(results)
+    toys = toy_figures(results)
     finetuned = read_finetuned(results)
     posttrained = read_posttrained(measured)
+    advice = advise(results)
     trained = section(finetuned) if finetuned else None
     tuned = posttrain_section(posttrained) if posttrained else None
-    over_training = [
-        *figures(measured),
-        *training_figures(measured),
-        *text_figures(measured),
-        *sweep_figures(measured),
-        *capability_figures(measured),
-    ]
-    drawn = [
-        *([strip] if strip else []),
-        *shaded(over_training, measured, found),
-        *layer_figures(measured),
-        *comparisons(measured, found),
-        *(finetune_figures(finetuned) if finetuned else []),
-        *(posttrain_figures(posttrained) if posttrained else []),
-        *(start_figures(measured, posttrained) if posttrained else []),
-        *toys,
-    ]
+    advised = advisor_section(advice) if advice else None
+    drawn = all_figures(measured, found, finetuned, posttrained, toys)
     toy, said = toy_table(results), generation_table(measured)
     elsewhere = [
         *(f"title-{figure.key}" for figure in drawn),
@@ -110,12 +119,14 @@ def _contents(results: str | Path | Place, study_name: str) -> dict[str, Any]:
     ]
     return {
         "study": study_name,
+        "about": about,
         "summaries": summary(measured),
         "missing": missing_parts(measured) if measured.checkpoints or not toys else [],
         "phases": phase_table(found),
         "crystallization": crystallization_sentence(measured),
         "toy": toy,
         "finetuned": trained,
+        "advised": advised,
         "posttrained": tuned,
         "papers": paper_section(measured, finetuned, elsewhere),
         "figures": drawn,
@@ -141,30 +152,6 @@ def _template() -> jinja2.Template:
     )
     environment.filters.update(count=count, plain=plain, with_error=with_error)
     return environment.get_template("report.html.j2")
-
-
-def existing_digest(results: str | Path | Place, name: str = PAGE) -> str | None:
-    """Reads the digest that a report was rendered with.
-
-    Args:
-        results: Folder or URL of the results.
-        name: The report's name there.
-
-    Returns:
-        The digest; None where there is no such file, or none was given.
-
-    Raises:
-        StoreError: The place cannot be read.
-    """
-    place = Place(results)
-    try:
-        if not place.exists(name):
-            return None
-        head = place.read(name)[:4096].decode(errors="replace")
-    except (OSError, pa.ArrowException) as error:
-        raise place.failure("cannot read", error, "mend its permissions", name) from error
-    found = re.search(r'<meta name="eigentrace-digest" content="([^"]*)">', head)
-    return html.unescape(found[1]) or None if found else None
 
 
 def missing_parts(measured: Measured) -> list[str]:

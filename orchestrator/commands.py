@@ -24,9 +24,9 @@ from orchestrator.measured import recorded_sizes
 from orchestrator.model_sizes import ModelSizes
 from orchestrator.plan import Plan
 from orchestrator.progress import ProgressView, duration
+from orchestrator.report_command import report
 from orchestrator.status import counts, todo
 from orchestrator.store import Store
-from orchestrator.upkeep import report
 
 if TYPE_CHECKING:
     from orchestrator.drive import Executor, How, Watcher
@@ -57,7 +57,7 @@ def run(
         with store.lease(lambda: _say_waiting(console, "")):
             took = _work(plan, store, options, console)
         ledger = store.ledger(plan.cells)
-    outcome = counts(plan, ledger) | took | report(place, plan.study.name, ledger=ledger)
+    outcome = counts(plan, ledger) | took | report(place, plan.study, ledger=ledger)
     outcome["refused"] = sum(work.refused for _, work in plan.audits)
     if outcome["todo"]:  # Rows went away, or failures were cleared, while the run went on.
         outcome |= {"code": 1, "next": "run the same command again"}

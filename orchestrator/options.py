@@ -5,10 +5,10 @@ from typing import Any, NoReturn, get_args
 
 import jobs
 from jobs.errors import Cause, UsageError
-from jobs.sizes import parse_size
 from jobs.study import shipped_studies
 from jobs.work import KINDS
 from orchestrator.hardware import GPUS
+from orchestrator.option_values import Limit, amount, fraction, port, positive, share, size, width
 
 _RUNNING = {
     "full": "run every stage of the study and draw the report",
@@ -50,41 +50,32 @@ def parser() -> argparse.ArgumentParser:
         help="folder of the results, or s3://bucket/prefix or gs://…; default "
         "$EIGENTRACE_RESULTS, else ./results, or in a Ray job ~/eigentrace/results",
     )
-    study = _Parser(add_help=False)
-    study.add_argument(
-        "--study",
-        default="pico",
-        metavar="NAME_OR_PATH",
-        help=f"a shipped study ({', '.join(shipped_studies())}) or a .toml file; default pico",
-    )
-    study.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="override a field of the study, as in geometry.layers=all; repeatable",
-    )
-    study.add_argument(
+    study = _study("pico", "pico")
+    asking = _Parser(add_help=False)
+    asking.add_argument(
         "--refresh",
         action="store_true",
         help="ask the hub anew what branches point to, instead of taking what is remembered",
     )
     for name, text in _RUNNING.items():
-        command = subcommands.add_parser(name, parents=[place, study], help=text, description=text)
+        command = subcommands.add_parser(
+            name, parents=[place, study, asking], help=text, description=text
+        )
         _add_execution(command)
     for name, text in {
         "plan": "count the study's cells, and estimate what is left of them, without running any",
         "status": "tell which cells are done, failed and left, and what runs now",
         "audit": "tell which checkpoints are not what they claim, without fetching weights",
     }.items():
-        command = subcommands.add_parser(name, parents=[place, study], help=text, description=text)
+        command = subcommands.add_parser(
+            name, parents=[place, study, asking], help=text, description=text
+        )
         command.add_argument("--json", action="store_true", help="print JSON alone to stdout")
         if name == "plan":
             _add_machines(command)
         if name == "status":
             command.add_argument("--watch", action="store_true", help="follow the run to its end")
-    report = "draw the report from the results"
-    subcommands.add_parser("report", parents=[place, study], help=report, description=report)
+    _add_report(subcommands, [place, _study(None, "the study of the report that is there")])
     text = "tell which checkpoint to fine-tune, as far as geometry can tell"
     advise = subcommands.add_parser("advise", parents=[place], help=text, description=text)
     advise.add_argument("--json", action="store_true", help="print JSON alone to stdout")
@@ -103,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
         diff.add_argument(name, metavar=name.upper(), help="folder or URL of results")
     diff.add_argument(
         "--tolerance",
-        type=_fraction,
+        type=fraction,
         default=0.0,
         metavar="R",
         help="relative difference up to which numbers count as equal; default 0",
@@ -116,6 +107,51 @@ def parser() -> argparse.ArgumentParser:
     text = "check versions, devices, access and the results folder"
     subcommands.add_parser("doctor", parents=[place], help=text, description=text)
     return whole
+
+
+def _study(default: str | None, told: str) -> _Parser:
+    study = _Parser(add_help=False)
+    study.add_argument(
+        "--study",
+        default=default,
+        metavar="NAME_OR_PATH",
+        help=f"a shipped study ({', '.join(shipped_studies())}) or a .toml file; default {told}",
+    )
+    study.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="override a field of the study, as in geometry.layers=all; repeatable",
+    )
+    return study
+
+
+def _add_report(subcommands: Any, parents: list[_Parser]) -> None:
+    text = "draw the report from the results, or single figures of it"
+    report = subcommands.add_parser("report", parents=parents, help=text, description=text)
+    report.add_argument(
+        "--format",
+        choices=("html", "pdf", "png", "svg"),
+        default="html",
+        help="html: the page, the default; else single figures, for a paper",
+    )
+    report.add_argument(
+        "--figure",
+        action="append",
+        metavar="KEY",
+        help="a figure by the name of its file; repeatable, default all",
+    )
+    report.add_argument(
+        "--out", metavar="FOLDER", help="folder of the figures; default figures in the results"
+    )
+    report.add_argument(
+        "--width", type=width, metavar="CM", help="width of the figures; default 8.4, one column"
+    )
+    report.add_argument(
+        "--watch", action="store_true", help="serve the page, and draw it anew as results come"
+    )
+    report.add_argument("--port", type=port, metavar="N", help="where to serve; default a free one")
 
 
 def _add_export(subcommands: Any) -> None:
@@ -145,7 +181,7 @@ def _add_export(subcommands: Any) -> None:
     )
     export.add_argument(
         "--tolerance",
-        type=_fraction,
+        type=fraction,
         default=1e-3,
         metavar="R",
         help="relative difference up to which numbers count as equal; default 1e-3",
@@ -170,11 +206,11 @@ def _add_execution(command: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto takes GPUs where there are some or the autoscaler could start some",
     )
-    group.add_argument("--threads", type=_positive, help="CPU threads of each worker")
-    group.add_argument("--workers", type=_positive, help="most workers at a time")
+    group.add_argument("--threads", type=positive, help="CPU threads of each worker")
+    group.add_argument("--workers", type=positive, help="most workers at a time")
     group.add_argument(
         "--gpus-per-worker",
-        type=_share,
+        type=share,
         metavar="N",
         help="GPUs that every worker has, or the share of one, as 0.5 for two workers on each; "
         "default: what the models need, and none for work that no GPU helps",
@@ -187,14 +223,14 @@ def _add_execution(command: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--disk-budget",
-        type=_size,
+        type=size,
         metavar="SIZE",
         help="most disk that each node's cache of hub files takes, as in 200GB; default "
         "$EIGENTRACE_DISK_BUDGET on the node, else four fifths of its free disk",
     )
     group.add_argument(
         "--limit",
-        action=_Limit,
+        action=Limit,
         default={},
         metavar="KIND=SECONDS",
         help="time without headway after which a cell of a kind counts as hung and is tried again; "
@@ -204,7 +240,7 @@ def _add_execution(command: argparse.ArgumentParser) -> None:
 
 def _add_machines(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("what the estimate is for; default: this machine")
-    group.add_argument("--gpus", type=_positive, metavar="N", help="so many GPUs; default 1")
+    group.add_argument("--gpus", type=positive, metavar="N", help="so many GPUs; default 1")
     group.add_argument(
         "--gpu-type", choices=tuple(GPUS), metavar="TYPE", help=f"{', '.join(GPUS)}; default h100"
     )
@@ -215,12 +251,12 @@ def _add_machines(command: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="the Ray cluster at that address, or the one found; asking it takes seconds",
     )
-    group.add_argument("--workers", type=_positive, help="most workers on this machine")
-    group.add_argument("--threads", type=_positive, help="CPU threads of each of them")
-    group.add_argument("--price", type=_amount, help="price of a GPU hour, in any currency")
+    group.add_argument("--workers", type=positive, help="most workers on this machine")
+    group.add_argument("--threads", type=positive, help="CPU threads of each of them")
+    group.add_argument("--price", type=amount, help="price of a GPU hour, in any currency")
     group.add_argument(
         "--bandwidth",
-        type=_size,
+        type=size,
         metavar="SIZE",
         help="what each node fetches from the hub in a second; default 125MB (1 Gbit/s)",
     )
@@ -231,70 +267,14 @@ def _add_machines(command: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--boot-seconds",
-        type=_amount,
+        type=amount,
         metavar="SECONDS",
         help="simulated nodes come with the demand, after so long, and go when they are idle; "
         "default: all are there from the beginning to the end",
     )
     group.add_argument(
         "--losses-per-hour",
-        type=_amount,
+        type=amount,
         metavar="N",
         help="how often a simulated node is taken away in each hour, as spot machines are",
     )
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
-    return int(text)
-
-
-def _size(text: str) -> int:
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _amount(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0")
-    return value
-
-
-def _fraction(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to below 1")
-    return value
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not (0.01 <= value <= 1 or (value > 1 and value.is_integer())):
-        raise argparse.ArgumentTypeError(
-            f"{text} is neither a number from 0.01 to 1 nor a whole number above"
-        )
-    return value
-
-
-class _Limit(argparse.Action):
-    """Gathers KIND=SECONDS."""
-
-    def __call__(self, parser: Any, namespace: Any, value: Any, option: Any = None) -> None:
-        kind, _, seconds = value.partition("=")
-        if kind not in KINDS or not seconds.isdecimal() or int(seconds) < 1:
-            parser.error(f"{option} {value} is not KIND=SECONDS with a kind of {', '.join(KINDS)}")
-        limits = {**getattr(namespace, self.dest), kind: float(seconds)}
-        setattr(namespace, self.dest, limits)

@@ -19,7 +19,7 @@ from rich.console import Console
 from jobs.errors import UsageError
 from jobs.place import Place
 from jobs.study import load_study
-from orchestrator import audit_command, commands, doctor, logs, status, upkeep
+from orchestrator import audit_command, commands, doctor, logs, report_command, status, upkeep
 from orchestrator.hub_index import HubIndex, Progress
 from orchestrator.options import parser
 from orchestrator.plan import make_plan
@@ -72,7 +72,7 @@ def _run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     console.print(f"results: {results}", markup=False)
     match options.command:
         case "report":
-            return upkeep.report(results, options.study, force=True)
+            return report_command.run(results, options, console)
         case "advise":
             return upkeep.advise(results, options.json, console)
         case "retry":

@@ -1,4 +1,4 @@
-"""What is done to results beside running cells: from their report to a copy for others."""
+"""What is done to results beside running cells: from clearing failures to a copy for others."""
 
 from argparse import Namespace
 from collections.abc import Sequence
@@ -9,31 +9,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-import jobs
 from jobs.errors import StoreError, StudyError, UsageError
-from jobs.identity import digest
 from jobs.layout import read_marker
 from jobs.place import Place
 from jobs.study import schema
 from orchestrator.live import read_live
-from orchestrator.store import Ledger, Store
+from orchestrator.store import Store
 
 _SHOWN = 5
-
-
-def report(
-    place: Place, study: str, *, ledger: Ledger | None = None, force: bool = False
-) -> dict[str, Any]:
-    """Draws the report, unless one of these very results is there."""
-    ledger = ledger or Store(place, write=False).ledger()
-    current = digest([jobs.__version__, study, sorted(ledger.done), sorted(ledger.failed)])
-    # Imported here: `plan` draws nothing.
-    from dashboards.report import PAGE, existing_digest, render
-
-    page = place.at(PAGE)
-    if force or existing_digest(place) != current:
-        page = render(place, study, digest=current)
-    return {"code": 0, "report": page}
 
 
 def retry(place: Place, cause: str | None, cell: str | None) -> dict[str, Any]:

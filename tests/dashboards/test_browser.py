@@ -1,7 +1,6 @@
 """The report in a real Chromium that can reach no network."""
 
 import csv
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +9,19 @@ from typing import Any
 import pytest
 
 from dashboards import report
+from dashboards.about import About
 from tests.dashboards import synthetic
+from tests.dashboards.chromium import FAULTS, REACHABLE, opened, show, tabbed, wait
+from tests.dashboards.edge_results import EDGES, FALL, HOSTILE, STEPS
+from tests.dashboards.finetune_scenarios import write_everything
 
-FALL = (43.0, 42.0, 30.0, 10.0, 25.0, 44.0)
-STEPS = (0, 1, 8, 32, 128, 512)
-HOSTILE = "<script>alert(1)</script>"
+ABOUT: About = {
+    "name": HOSTILE,
+    "description": HOSTILE,
+    "suites": [(HOSTILE, "hub")],
+    "texts": [(HOSTILE, "local", 400, 64)],
+    "asked": [("geometry", HOSTILE)],
+}
 
 
 @pytest.fixture
@@ -22,40 +29,10 @@ def results(tmp_path: Path) -> Path:
     return synthetic.start(tmp_path / "results")
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Any]:
-    binary = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if binary is None or driver is None:
-        pytest.skip("no chromium or google-chrome with chromedriver on PATH")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for argument in (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ):
-        options.add_argument(argument)
-    service = webdriver.ChromeService(executable_path=driver)
-    opened = webdriver.Chrome(options=options, service=service)
-    yield opened
-    opened.quit()
-
-
-def wait(browser: Any, condition: str) -> None:
-    end = time.monotonic() + 30
-    while not browser.execute_script(f"return Boolean({condition})"):
-        assert time.monotonic() < end, f"never true in the page: {condition}"
-        time.sleep(0.05)
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with opened(tmp_path_factory.mktemp("profile")) as one:
+        yield one
 
 
 def assert_rows_can_be_downloaded(browser: Any, folder: Path) -> None:
@@ -74,6 +51,18 @@ def assert_rows_can_be_downloaded(browser: Any, folder: Path) -> None:
     assert [float(row["value"]) for row in rows if HOSTILE in row["label"]] == list(FALL)
 
 
+def assert_hover_tells_the_value(browser: Any) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    point = browser.find_element("css selector", "#figure-rankme .mark-symbol.role-mark path")
+    browser.execute_script("arguments[0].scrollIntoView({ block: 'center' })", point)
+    ActionChains(browser).move_to_element(point).perform()
+    wait(browser, "document.querySelector('#vg-tooltip-element.visible')")
+    told = browser.find_element("id", "vg-tooltip-element").text
+    assert "checkpoint" in told
+    assert "RankMe" in told
+
+
 @pytest.mark.slow
 def test_page_in_a_browser(results: Path, browser: Any) -> None:
     synthetic.pico_like(results, steps=STEPS)
@@ -81,23 +70,20 @@ def test_page_in_a_browser(results: Path, browser: Any) -> None:
     synthetic.trajectory(results, FALL, model=f"{HOSTILE}{'x' * 60}", steps=STEPS)
     failure = {**synthetic.keys("head", "pico-64", 1), "message": "y" * 300, "kind": "head"}
     synthetic.write(results, "failures", [failure])
-    path = Path(report.render(results, "pico"))
+    path = Path(report.render(results, "pico", about=ABOUT))
     for scheme in ("light", "dark"):
-        for width in (1100, 390):
-            features = [{"name": "prefers-color-scheme", "value": scheme}]
-            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-            size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
-            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-            browser.get(path.as_uri())
-            wait(browser, "document.documentElement.dataset.drawn")
-            drawings, empty, wide = browser.execute_script(
-                "const all = [...document.querySelectorAll('.drawing')];"
-                "return [all.length, all.filter(d => !d.querySelector('svg path')).length,"
-                " document.documentElement.scrollWidth - innerWidth]"
+        for width in (1280, 390, 360):
+            show(browser, path.as_uri(), scheme, width)
+            assert browser.execute_script(FAULTS) == []
+            drawings = browser.execute_script("return document.querySelectorAll('.drawing').length")
+            assert drawings == 11
+            ground = browser.execute_script(
+                "return getComputedStyle(document.body).backgroundColor"
             )
-            assert (drawings, empty) == (11, 0)
-            assert wide <= 0, f"the page is {wide} px wider than {width} px"
+            assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
             assert browser.get_log("browser") == []
+    show(browser, path.as_uri())
+    assert_hover_tells_the_value(browser)
     browser.execute_script("document.querySelector('input[value=tokens]').click()")
     title = "document.querySelector('#figure-rankme svg').textContent"
     wait(browser, f"{title}.includes('training tokens (log scale; linear below 1,024)')")
@@ -107,3 +93,38 @@ def test_page_in_a_browser(results: Path, browser: Any) -> None:
     )
     assert [name for name in fetched if not name.startswith(("data:", "blob:"))] == []
     assert browser.get_log("browser") == []
+
+
+@pytest.mark.slow
+def test_everything_can_be_reached_with_the_keyboard(results: Path, browser: Any) -> None:
+    synthetic.pico_like(results, steps=STEPS)
+    write_everything(results)
+    show(browser, Path(report.render(results, "pico", about=ABOUT)).as_uri())
+    assert browser.execute_script(FAULTS) == []
+    wanted = browser.execute_script(REACHABLE)
+    assert len(wanted) > 40
+    met = tabbed(browser, len(wanted) + 5)
+    assert [place for place in met if place] == wanted
+    folded = browser.find_element("css selector", "details > summary")
+    folded.send_keys("\ue007")
+    wait(browser, "document.querySelector('details').open")
+
+
+@pytest.mark.slow
+def test_poor_and_hostile_results_give_pages(tmp_path: Path, browser: Any) -> None:
+    for make, said in EDGES:
+        results = synthetic.start(tmp_path / make.__name__)
+        make(results)
+        path = Path(report.render(results, HOSTILE, about=ABOUT))
+        for width in (1280, 360):
+            show(browser, path.as_uri(), width=width)
+            # An alert would stop this, and is an error.
+            assert browser.execute_script(FAULTS) == [], make.__name__
+            text = browser.execute_script("return document.body.innerText")
+            assert said in text, make.__name__
+            assert browser.title == f"Eigentrace: {HOSTILE}"
+            foreign = "return document.querySelectorAll('img, script[src], body script').length"
+            figures = "return document.querySelectorAll('figure').length"
+            own = 3 if browser.execute_script(figures) else 0
+            assert browser.execute_script(foreign) == own, make.__name__
+            assert browser.get_log("browser") == [], make.__name__

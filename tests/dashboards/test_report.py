@@ -12,9 +12,11 @@ import pytest
 
 from benchmarks.report import write_results
 from dashboards import report
+from dashboards.about import About, existing_digest, existing_study
 from dashboards.page_data import unpacked
 from jobs.errors import StoreError
 from tests.dashboards import synthetic
+from tests.dashboards.finetune_scenarios import falling, write_heads, write_trials
 
 FALL = (43.0, 42.0, 30.0, 10.0, 25.0, 44.0)
 STEPS = (0, 1, 8, 32, 128, 512)
@@ -115,6 +117,54 @@ def test_names_stay_text(results: Path) -> None:
     assert unpacked(specs["rankme"]["data"])[0]["label"] == HOSTILE
 
 
+def test_the_study_is_told_as_text(results: Path) -> None:
+    about: About = {
+        "name": HOSTILE,
+        "description": f"What {HOSTILE} is",
+        "suites": [(HOSTILE, "hub")],
+        "texts": [("words", "local", 1234, 64)],
+        "asked": [("geometry", "Spectra of the features")],
+    }
+    path = Path(report.render(results, HOSTILE, about=about))
+    page = path.read_text(encoding="utf-8")
+    elements = Elements(page)
+    text = "".join(elements.text)
+    for part in (f"What {HOSTILE} is.", "1,234", "Spectra of the features"):
+        assert part in text
+    assert HOSTILE not in page
+    assert [attributes for tag, attributes in elements.tags if tag == "script"] == [
+        {"type": "application/json", "id": "study-asked"}
+    ]
+    told = {name: [list(x) for x in v] if isinstance(v, list) else v for name, v in about.items()}
+    assert existing_study(results) == (HOSTILE, told)
+    assert 'id="study"' not in rendered(results)
+
+
+def test_advice_stands_on_the_page_where_there_is_some(results: Path) -> None:
+    assert 'id="advice"' not in rendered(results)
+    write_heads(results)
+    write_trials(results, falling)
+    page = rendered(results)
+    assert '<a href="#advice">' in page
+    assert "Fine-tune step 512" in page
+    assert 'id="advice-1"' in page
+
+
+def test_only_a_served_page_asks_for_its_digest(results: Path) -> None:
+    shown = report.contents(results, "a study")
+    for live in (True, False):
+        page = html.unescape(report.draw(shown, "0f", live))
+        assert ("connect-src 'self'" in page) == ('fetch("digest"' in page) == live
+
+
+def test_long_tables_are_folded_with_their_number_of_rows(results: Path) -> None:
+    for step in range(15):
+        synthetic.head(results, "pico-64", step, 0.1)
+    assert "rows: Every checkpoint" not in rendered(results)
+    synthetic.head(results, "pico-64", 15, 0.1)
+    assert "<summary>16 rows: Every checkpoint" in rendered(results)
+
+
 def test_page_loads_nothing_from_elsewhere(results: Path) -> None:
     page = rendered(synthetic.pico_like(results, steps=STEPS))
     elements = Elements(page)
@@ -160,14 +210,14 @@ def test_equal_results_give_equal_pages(results: Path) -> None:
 
 def test_digest_is_read_back(results: Path, tmp_path: Path) -> None:
     out = tmp_path / "elsewhere" / "page.html"
-    assert report.existing_digest(out.parent, out.name) is None
+    assert existing_digest(out.parent, out.name) is None
     for digest in ("0f" * 32, 'a "quoted" & <odd> one'):
         assert report.render(results, "pico", out=out, digest=digest) == str(out)
-        assert report.existing_digest(out.parent, out.name) == digest
+        assert existing_digest(out.parent, out.name) == digest
     report.render(results, "pico", out=out)
-    assert report.existing_digest(out.parent, out.name) is None
+    assert existing_digest(out.parent, out.name) is None
     out.write_bytes(b"\xff\xfe\x00")
-    assert report.existing_digest(out.parent, out.name) is None
+    assert existing_digest(out.parent, out.name) is None
 
 
 def test_nothing_measured_still_gives_a_page(results: Path) -> None:

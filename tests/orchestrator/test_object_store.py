@@ -12,6 +12,7 @@ from urllib.request import urlopen
 import pytest
 
 from dashboards import report
+from dashboards.about import existing_digest
 from dashboards.query import load, provenance
 from jobs.cells import PRIMARY_TABLES
 from jobs.errors import StoreError
@@ -58,9 +59,9 @@ def test_a_url_and_a_folder_hold_the_same(url: str, tmp_path: Path) -> None:
         assert load(table, url).equals(load(table, folder)), table
     assert load("geometry", url).num_rows > 0
     assert provenance(url) == provenance(folder)
-    assert report.existing_digest(url) is None
+    assert existing_digest(url) is None
     assert report.render(url, "pico", digest="0f") == f"{url}/report.html"
-    assert report.existing_digest(url) == "0f"
+    assert existing_digest(url) == "0f"
     page = Path(report.render(folder, "pico", digest="0f"))
     assert place.read("report.html") == page.read_bytes()
 
@@ -202,7 +203,7 @@ def _every_way_in(url: str) -> list[Any]:
         lambda: Store(url),
         lambda: Store(url, write=False),
         lambda: load("evals", url),
-        lambda: report.existing_digest(url),
+        lambda: existing_digest(url),
     ]
 
 
