@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from jobs.errors import StudyError, nearest
+from jobs.errors import StudyError, nearest, shortened
 from jobs.published import expand, schema_with_use
 from jobs.spec import Study
 
@@ -72,9 +72,21 @@ def _parse(name_or_path: str) -> dict[str, Any]:
             f"use one of {', '.join(shipped_studies())}, or the path of a .toml file",
         )
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return _toml(text)
+    except ValueError as error:
         raise StudyError(f"{name_or_path} is not valid TOML: {error}", "mend the line") from error
+
+
+def _toml(text: str) -> dict[str, Any]:
+    """Reads TOML.
+
+    Raises:
+        ValueError: It isn't TOML, or holds a number or a nesting that Python cannot read.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("lists or tables lie too deep within each other") from None
 
 
 def _defaults(document: dict[str, Any]) -> Any:
@@ -91,11 +103,17 @@ def _apply(document: dict[str, Any], override: str, defaults: Any) -> None:
     A list that the document leaves out is taken from the defaults, so that a member of it can be
     addressed; any other table starts empty, and keeps its defaults by leaving them out.
     """
+    shown = shortened(override)
+    try:
+        override.encode()
+    except UnicodeEncodeError as error:  # Bytes that are no text arrive as lone surrogates.
+        raise StudyError(f"--set {shown!r} is not UTF-8", "write it in UTF-8") from error
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise StudyError(
-            f"--set '{override}' is not of the form path=value", "as in geometry.layers=all"
+            f"--set '{shown}' is not of the form path=value",
+            "as in geometry.layers=all",
         )
     target: Any = document
     while True:
@@ -116,7 +134,8 @@ def _apply(document: dict[str, Any], override: str, defaults: Any) -> None:
             target = target.setdefault(place, left_out)
         if not isinstance(target, dict | list):
             raise StudyError(
-                f"--set '{override}': '{place}' is a value, not a table", "shorten the path"
+                f"--set '{shown}': '{shortened(str(place))}' is a value, not a table",
+                "shorten the path",
             )
 
 
@@ -126,14 +145,15 @@ def _place(members: list[Any], keys: list[str], override: str) -> tuple[int, lis
     A name may hold dots, as in `pythia-1.4b`: it is the longest beginning of the keys that fits.
     """
     names = [_name(member) if isinstance(member, dict) else "" for member in members]
-    for length in range(len(keys), 0, -1):
+    longest = 1 + max((name.count(".") for name in names), default=0)
+    for length in range(min(longest, len(keys)), 0, -1):
         if ".".join(keys[:length]) in names:
             return names.index(".".join(keys[:length])), keys[length:]
     key = keys[0]
-    if key.isdecimal() and int(key) < len(members):
+    if key in map(str, range(len(members))):
         return int(key), keys[1:]
     raise StudyError(
-        f"--set '{override}': no member '{key}'{nearest(key, names)}",
+        f"--set '{shortened(override)}': no member '{shortened(key)}'{nearest(key, names)}",
         f"use one of {', '.join(n for n in names if n)}, or a number below {len(members)}",
     )
 
@@ -146,8 +166,8 @@ def _name(member: dict[str, Any]) -> str:
 def _value(text: str) -> Any:
     """Reads a TOML value; what isn't one is a string."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return _toml(f"value = {text}")["value"]
+    except ValueError:
         return text.strip()
 
 
@@ -182,14 +202,14 @@ def _explain(error: ValidationError, study: str, document: dict[str, Any]) -> St
         case "literal_error":
             words = re.findall(r"'([^']*)'", context["expected"])
             return StudyError(
-                f"'{where}' in study {study} is {json.dumps(first['input'], default=str)}"
+                f"'{where}' in study {study} is {_shown(first['input'])}"
                 f"{nearest(str(first['input']), words)}{more}",
                 f"use one of {', '.join(words)}",
             )
         case _:
             # A whole table is no value to show.
             given = first["input"]
-            value = "" if isinstance(given, dict) else f" is {json.dumps(given, default=str)}"
+            value = "" if isinstance(given, dict) else f" is {_shown(given)}"
             return StudyError(
                 f"'{where}' in study {study}{value}: "
                 f"{first['msg'].removeprefix('Value error, ')}{more}",
@@ -197,12 +217,22 @@ def _explain(error: ValidationError, study: str, document: dict[str, Any]) -> St
             )
 
 
+def _shown(value: Any) -> str:
+    try:
+        return shortened(json.dumps(value, default=str))
+    except ValueError:  # Python writes no integer of more than some thousand digits.
+        return "a number of too many digits"
+
+
 def _path(location: tuple[int | str, ...], document: dict[str, Any]) -> list[str]:
     """Returns pydantic's location as a path in the document, without the tags of its unions."""
     path = []
     here: Any = document
     for depth, part in enumerate(location, start=1):
-        known = part in here if isinstance(here, dict) else isinstance(here, list)
+        if isinstance(here, dict):
+            known = part in here
+        else:
+            known = isinstance(here, list) and isinstance(part, int) and part < len(here)
         tag = isinstance(here, dict) and here.get("kind") == part
         if known or (depth == len(location) and not tag):
             path.append(str(part))

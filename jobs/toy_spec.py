@@ -46,9 +46,9 @@ class ToySweep(Frozen):
     """What it stands for, for the report."""
     counts: tuple[Annotated[tuple[Examples, ...], Field(min_length=1)], ...] = ()
     """Class counts: examples of each class, one list per setting."""
-    classes: int | None = Field(None, ge=1)
+    classes: int | None = Field(None, ge=1, le=10_000)
     """Instead of `counts`: the number of classes, with counts from `examples` and `skews`."""
-    examples: int | None = Field(None, ge=1)
+    examples: int | None = Field(None, ge=1, lt=2**53)
     """Examples in all, at least one for each class."""
     skews: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = ()
     """Exponents s of counts in proportion to 1/rank^s; 0 is uniform."""

@@ -59,6 +59,8 @@ def test_more_skew_gives_more_to_the_first() -> None:
         ({"scales": [0]}, "greater than 0"),
         ({"learning_rates": [-1]}, "greater than 0"),
         ({"seeds": 0}, "greater than or equal to 1"),
+        ({"counts": [], "classes": 10**9, "examples": 10**9, "skews": [1]}, "or equal to 10000"),
+        ({"counts": [], "classes": 4, "examples": 10**400, "skews": [1]}, "less than 900719925474"),
     ],
 )
 def test_what_makes_no_sense_is_refused(change: dict[str, Any], said: str) -> None:
