@@ -75,8 +75,9 @@ class ToySweep(Frozen):
 
     @model_validator(mode="after")
     def _counts_are_known(self) -> "ToySweep":
-        skewed = self.classes is not None and self.examples is not None and bool(self.skews)
-        if bool(self.counts) == skewed:
+        given = (self.classes is not None, self.examples is not None, bool(self.skews))
+        skewed = all(given)
+        if bool(self.counts) == skewed or any(given) != skewed:
             raise ValueError("needs either counts, or classes, examples and skews")
         if skewed and (self.examples or 0) < (self.classes or 0):
             raise ValueError(

@@ -36,7 +36,7 @@ FOUND = (
         "datasets.*.paths*",
     ),
     *("suites.*.schedule", "suites.*.measure_duplicates", "training.*.records", "tasks.*.revision"),
-    *("posttrain.*.stages.*.epochs", "finetune.steps"),
+    *("posttrain.*.stages.*.epochs", "finetune.steps", "winrates.seed"),
 )
 """Fields that count by what they find: files of equal contents, revisions, nothing to do."""
 
@@ -146,13 +146,19 @@ def _in_order(document: Any) -> Any:
 
 
 def differences(first: Any, second: Any, path: str = "") -> list[str]:
-    """Returns the paths at which two documents differ."""
-    if type(first) is type(second) and isinstance(first, dict | list) and len(first) == len(second):
-        keys = list(first) if isinstance(first, dict) else range(len(first))
-        if not isinstance(first, dict) or list(first) == list(second):
-            return [
-                found
-                for key in keys
-                for found in differences(first[key], second[key], f"{path}.{key}".lstrip("."))
-            ]
-    return [] if first == second and type(first) is type(second) else [path]
+    """Returns the paths at which two documents differ, in whatever order their tables are."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        keys: Any = dict.fromkeys([*first, *second])
+        pairs = [(key, first.get(key, _ABSENT), second.get(key, _ABSENT)) for key in keys]
+    elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        pairs = list(zip(range(len(first)), first, second, strict=True))
+    else:
+        return [] if first == second and type(first) is type(second) else [path]
+    return [
+        found
+        for key, one, other in pairs
+        for found in differences(one, other, f"{path}.{key}".lstrip("."))
+    ]
+
+
+_ABSENT = object()

@@ -54,4 +54,6 @@ def test_differences_name_their_paths() -> None:
     assert differences(first, {"a": [1, {"b": 2}], "c": 3}) == []
     assert differences(first, {"a": [1, {"b": 4}], "c": 3.0}) == ["a.1.b", "c"]
     assert differences(first, {"a": [1], "c": 3}) == ["a"]
-    assert differences(first, {"a": [1, {"b": 2}]}) == [""]
+    assert differences(first, {"a": [1, {"b": 2}]}) == ["c"]
+    assert differences(first, {"a": [1, {"b": 2, "d": 5}], "c": 3}) == ["a.1.d"]
+    assert differences(first, {"c": 3, "a": [1, {"b": 2}]}) == []

@@ -53,6 +53,8 @@ def test_more_skew_gives_more_to_the_first() -> None:
         ({"counts": [[]]}, "at least 1 item"),
         ({"counts": [[2, 0]]}, "greater than or equal to 1"),
         ({"counts": []}, "needs either counts"),
+        ({"examples": 8}, "needs either counts"),
+        ({"counts": [], "classes": 4, "skews": [1]}, "needs either counts"),
         ({"classes": 4, "examples": 8, "skews": [1]}, "needs either counts"),
         ({"counts": [], "classes": 0, "examples": 8, "skews": [1]}, "greater than or equal to 1"),
         ({"counts": [], "classes": 9, "examples": 8, "skews": [1]}, "without any"),
