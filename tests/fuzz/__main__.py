@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests import conftest  # First of all: it sets what libraries read while they are imported.
-from tests.fuzz import measured, mutants, numbers, planned
+from tests.fuzz import mutants, planned
 from tests.fuzz.children import Body, run_cases
 from tests.fuzz.sandbox import Sandbox
 from tests.fuzz.study_texts import write_inputs
@@ -23,7 +23,7 @@ from tests.hub.client import use_hub
 from tests.hub.published import publish_study
 from tests.hub.server import LocalHub
 
-PLAN_SECONDS = 5.0
+PLAN_SECONDS = 10.0
 MEASURE_SECONDS = 20.0
 MEMORY = 2 * 2**30
 RUN_EVERY = 100
@@ -62,7 +62,25 @@ def studies(cases: range, root: Path) -> Outcomes:
 
 def files(cases: range, root: Path) -> Outcomes:
     """Measures mutated checkpoints, texts and records; every now and then by the command."""
-    original, sandbox = _original(root)
+    # Imported here, once for all children: it takes seconds, and planning needs none of it.
+    from tests.fuzz import measured
+    from tests.fuzz.numbers import Original
+
+    measured.import_all()
+    (root / "originals").mkdir()
+    texts = conftest.make_texts(root / "originals")
+    series = conftest.make_series(root / "originals", texts)
+    sandbox = Sandbox(root)
+    sandbox.inputs.mkdir()
+    bare = Original(series / "step10", texts.jsonl, {})
+
+    def prepare_original() -> Body:
+        sandbox.enter()
+        return lambda _: {"tables": measured.measure(bare, sandbox)}
+
+    [(_, outcome)] = run_cases(range(1), prepare_original, root / "log", MEASURE_SECONDS)
+    assert "tables" in outcome, outcome
+    original = Original(bare.checkpoint, bare.text, outcome["tables"])
 
     def prepare() -> Body:
         sandbox.enter()
@@ -79,26 +97,6 @@ def files(cases: range, root: Path) -> Outcomes:
     # Without a limit: what draws the report asks for more addresses than it uses.
     whole = [case for case in cases if case % RUN_EVERY == 0]
     yield from run_cases(whole, prepare_runs, root / "log", MEASURE_SECONDS)
-
-
-def _original(root: Path) -> tuple[numbers.Original, Sandbox]:
-    """Returns what is mutated, with what it gives unchanged."""
-    # Imported once, here, and not by every child.
-    measured.import_all()
-    (root / "originals").mkdir()
-    texts = conftest.make_texts(root / "originals")
-    series = conftest.make_series(root / "originals", texts)
-    sandbox = Sandbox(root)
-    sandbox.inputs.mkdir()
-    bare = numbers.Original(series / "step10", texts.jsonl, {})
-
-    def prepare() -> Body:
-        sandbox.enter()
-        return lambda _: {"tables": measured.measure(bare, sandbox)}
-
-    [(_, outcome)] = run_cases(range(1), prepare, root / "log", MEASURE_SECONDS)
-    assert "tables" in outcome, outcome
-    return numbers.Original(bare.checkpoint, bare.text, outcome["tables"]), sandbox
 
 
 _KINDS: dict[str, Callable[[range, Path], Outcomes]] = {"studies": studies, "files": files}

@@ -16,8 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 Body = Callable[[int], dict[str, Any]]
 """Runs a case and returns what JSON can hold of it: `wrong` says what was wrong, if anything, and
 `more_seconds` how much longer than others it may take."""
@@ -110,7 +108,6 @@ def _work(
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for stream in (1, 2):
             os.dup2(output, stream)
-        torch.set_num_threads(1)
         if memory is not None:
             most = _virtual_bytes() + memory
             resource.setrlimit(resource.RLIMIT_AS, (most, most))
