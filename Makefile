@@ -17,6 +17,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 export RAY_USAGE_STATS_ENABLED := 0
 export VLLM_NO_USAGE_STATS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
+export DO_NOT_TRACK := 1
 export TOKENIZERS_PARALLELISM := false
 
 VENV := .venv

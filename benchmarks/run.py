@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import executors, ledger, planning, prefetch, probe, sampling, toy
+from benchmarks import executors, ledger, planning, prefetch, probe, report, sampling, toy
 from benchmarks.finetuning import finetuning_sides
 from benchmarks.limits import Figure
 from benchmarks.measurements import Sides, forward_sides, overlap_sides, standard_error_sides
@@ -36,6 +36,7 @@ _LIMITS: Mapping[str, Callable[[], list[Figure]]] = {
     "probe": probe.figures,
     "toy": toy.figures,
     "sampling": sampling.figures,
+    "report": report.figures,
 }
 
 

@@ -27,10 +27,10 @@ from dashboards.advisor_table import (
     advice_rows,
 )
 from dashboards.correlation_statistics import LEVEL, spearman
-from dashboards.correlations import TRENDING
 from dashboards.finetune_tables import Setting, arm_label, settings_of
 from dashboards.finetune_trials import Point, finite, read_arms
 from dashboards.predictors import MODEL, Predictor, predictors
+from dashboards.series_correlations import TRENDING
 from dashboards.turns import Array
 from jobs.place import Place
 

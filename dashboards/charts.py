@@ -18,6 +18,9 @@ Z95 = 1.96
 RANDOM_OVERLAP = math.sqrt(2 / math.pi)
 """√d times the mean |cos| of random directions."""
 
+RANDOM_SPREAD = math.sqrt(1 - 2 / math.pi)
+"""√d times the standard deviation of |cos| of random directions."""
+
 
 @dataclass(frozen=True)
 class Trajectory:
@@ -37,7 +40,7 @@ class Trajectory:
     """
 
     key: str
-    table: Literal["geometry", "head", "loss", "tasks", "memorization"]
+    table: Literal["geometry", "head", "loss", "tasks", "memorization", "log"]
     column: str
     title: str
     note: str
@@ -74,6 +77,16 @@ TRAJECTORIES = (
         rule_label="random directions",
     ),
     Trajectory(
+        "overlap-spread",
+        "head",
+        "overlap_std_scaled",
+        "Spread of overlaps · √d",
+        "Standard deviation of |cos| over all pairs of tokens, exact. Dashed line: random "
+        "directions, √(1 − 2/π).",
+        rule=RANDOM_SPREAD,
+        rule_label="random directions",
+    ),
+    Trajectory(
         "loss",
         "loss",
         "value",
@@ -85,6 +98,8 @@ TRAJECTORIES = (
 )
 """The main figures, in order."""
 
+_LOG_POINT = 8
+"""Hundreds of points in a line need but be there to be pointed at."""
 _COUNTED = {
     "geometry": "sequences",
     "head": "tokens of the head",
@@ -143,20 +158,21 @@ def trajectory_spec(rows: Sequence[Row], quantity: Trajectory, axis: str) -> dic
             marks.append(only.mark_rule(opacity=0.6).encode(**interval))
     marks.append(base.mark_line(strokeWidth=1.8).encode(y=y, color=colour, strokeDash=dash))
     marks.append(
-        base.mark_point(size=34, filled=True, opacity=1).encode(
-            y=y, color=colour, shape=shape, tooltip=_tooltip(quantity)
-        )
+        base.mark_point(
+            size=_LOG_POINT if quantity.table == "log" else 34, filled=True, opacity=1
+        ).encode(y=y, color=colour, shape=shape, tooltip=_tooltip(quantity))
     )
     chart = alt.layer(*marks).properties(width="container", height=300)
     return plain(chart)
 
 
-def layer_spec(axis: str, order: Sequence[str]) -> dict[str, Any]:
-    """Draws RankMe by layer and checkpoint as a heat map.
+def layer_spec(axis: str, order: Sequence[str], title: str) -> dict[str, Any]:
+    """Draws a metric by layer and checkpoint as a heat map.
 
     Args:
         axis: One of `AXES`.
         order: The layers, the lowest first.
+        title: What the metric is called.
 
     Returns:
         A Vega-Lite specification as wide as its container.
@@ -173,12 +189,12 @@ def layer_spec(axis: str, order: Sequence[str]) -> dict[str, Any]:
                 axis=alt.Axis(labelAngle=-45, labelOverlap="greedy", labelExpr=_SHORT),
             ),
             y=alt.Y("layer:N", title="layer", sort=list(order)[::-1]),
-            color=alt.Color("value:Q", title="RankMe", scale=alt.Scale(scheme="viridis")),
+            color=alt.Color("value:Q", title=title, scale=alt.Scale(scheme="viridis")),
             tooltip=[
                 alt.Tooltip("checkpoint:N"),
                 alt.Tooltip("step:Q", format=","),
                 alt.Tooltip("layer:N"),
-                alt.Tooltip("value:Q", title="RankMe", format=".4~g"),
+                alt.Tooltip("value:Q", title=title, format=".4~g"),
             ],
         )
         .properties(width="container", height=max(120, 28 * len(order)))
@@ -187,7 +203,7 @@ def layer_spec(axis: str, order: Sequence[str]) -> dict[str, Any]:
 
 
 def _tooltip(quantity: Trajectory) -> list[alt.Tooltip]:
-    count = _COUNTED[quantity.table]
+    count = _COUNTED.get(quantity.table)
     shown = [
         alt.Tooltip("checkpoint:N"),
         alt.Tooltip("step:Q", format=","),
@@ -199,7 +215,7 @@ def _tooltip(quantity: Trajectory) -> list[alt.Tooltip]:
     if quantity.spread is not None:
         name = "standard deviation of the pairs"
         shown.append(alt.Tooltip("spread:Q", title=name, format=".3~g"))
-    return [*shown, alt.Tooltip("n:Q", title=count, format=",")]
+    return [*shown, alt.Tooltip("n:Q", title=count, format=",")] if count else shown
 
 
 def training_axis(rows: Sequence[Row], axis: str, field: str | None = None) -> alt.X:

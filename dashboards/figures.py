@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from dashboards.charts import AXES, TRAJECTORIES, Z95, Trajectory, layer_spec, trajectory_spec
+from dashboards.charts import AXES, TRAJECTORIES, Z95, Trajectory, trajectory_spec
 from dashboards.numbers import count
-from dashboards.tables import LAST_LAYER, Measured, Row, by_series, last_layer, natural, read
+from dashboards.tables import Measured, Row, by_series, last_layer, natural, read
 from jobs.errors import StoreError
 from jobs.place import Place
 
 _COUNTS = ("n_sequences", "n_tokens", "n_examples", "n")
+_NAMED = 8
+"""As many models are named in a caption."""
 _PAPER_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#b0588f", "#8a6d00", "#2b7fb8"]
 
 
@@ -45,10 +47,10 @@ def figures(measured: Measured) -> list[Figure]:
         measured: The rows of the results.
 
     Returns:
-        The main figures; RankMe by layer where layers besides the last were measured.
+        The main figures.
     """
     drawn = [trajectory(measured, quantity) for quantity in TRAJECTORIES]
-    return [figure for figure in drawn if figure is not None] + _layer_figures(measured)
+    return [figure for figure in drawn if figure is not None]
 
 
 def trajectory(measured: Measured, quantity: Trajectory) -> Figure | None:
@@ -65,13 +67,21 @@ def trajectory(measured: Measured, quantity: Trajectory) -> Figure | None:
     return draw(source, quantity, _described(source, quantity))
 
 
-def draw(source: Sequence[Row], quantity: Trajectory, described: str) -> Figure | None:
+def draw(
+    source: Sequence[Row],
+    quantity: Trajectory,
+    described: str,
+    key: str | None = None,
+    title: str | None = None,
+) -> Figure | None:
     """Draws a quantity of some rows against step and against tokens.
 
     Args:
         source: Rows with labels, step, tokens and the quantity's columns.
         quantity: What to draw.
         described: What was measured on what, in whole sentences.
+        key: The figure's; the quantity's where it is left out.
+        title: The figure's; the quantity's over training where it is left out.
 
     Returns:
         The figure, or None where no checkpoint with a known step or token count has a finite value.
@@ -84,11 +94,11 @@ def draw(source: Sequence[Row], quantity: Trajectory, described: str) -> Figure 
     }
     if not specs:
         return None
-    caption = f"{described} {quantity.note}{_left_out(source, rows)}"
+    caption = f"{_named(rows)}. {described} {quantity.note}{_left_out(source, rows)}"
     words = "; ".join(_in_words(name, group) for name, group in by_series(rows).items())
     return Figure(
-        key=quantity.key,
-        title=f"{quantity.title} over training",
+        key=key or quantity.key,
+        title=title or f"{quantity.title} over training",
         caption=caption,
         alternative=f"Line chart of {quantity.title} against training. {words}.",
         rows=tuple(rows),
@@ -150,51 +160,6 @@ def text_described(row: Row) -> str:
     )
 
 
-def _layer_figures(measured: Measured) -> list[Figure]:
-    rows = [row for row in measured.geometry if _finite(row["rankme"])]
-    drawn = []
-    for number, (name, group) in enumerate(by_series(rows).items()):
-        layers = sorted({row["layer"] for row in group})
-        if len(layers) < 2:
-            continue
-        points = tuple(
-            {
-                "checkpoint": f"{row['label']} {row['revision']}",
-                "layer": "final" if row["layer"] == LAST_LAYER else str(row["layer"]),
-                **{key: row[key] for key in ("step", "tokens", "revision")},
-                "value": row["rankme"],
-            }
-            for row in group
-        )
-        order = [str(layer) for layer in layers if layer != LAST_LAYER]
-        order += ["final"] if LAST_LAYER in layers else []
-        specs = {
-            axis: layer_spec(axis, order)
-            for axis in AXES
-            if all(point[axis] is not None for point in points)
-        }
-        low, high = (pick(points, key=lambda point: point["value"]) for pick in (min, max))
-        texts = sorted({text_described(row) for row in group}, key=natural)
-        figure = Figure(
-            key=f"layers-{number}",
-            title=f"RankMe by layer, {name}",
-            caption=(
-                f"Last-token features of {'; '.join(texts)}. Layer 0 is the embedding's output, "
-                "layer i the residual stream after block i, final the features after the final "
-                "norm. Layers before the last have no standard error."
-            ),
-            alternative=(
-                f"Heat map of RankMe by layer and training for {name}: lowest {low['value']:.4g} "
-                f"in layer {low['layer']} at {_place(low)}, highest {high['value']:.4g} in layer "
-                f"{high['layer']} at {_place(high)}."
-            ),
-            rows=points,
-            specs=specs,
-        )
-        drawn += [figure] if specs else []
-    return drawn
-
-
 def _source(measured: Measured, quantity: Trajectory) -> list[Row]:
     match quantity.table:
         case "geometry":
@@ -242,13 +207,20 @@ def _in_words(name: str, group: Sequence[Row]) -> str:
     low, high = (pick(group, key=lambda row: row["value"]) for pick in (min, max))
     first, last = group[0], group[-1]
     return (
-        f"{name}: {first['value']:.4g} at {_place(first)}, lowest {low['value']:.4g} at "
-        f"{_place(low)}, highest {high['value']:.4g} at {_place(high)}, {last['value']:.4g} at "
-        f"{_place(last)}"
+        f"{name}: {first['value']:.4g} at {place_of(first)}, lowest {low['value']:.4g} at "
+        f"{place_of(low)}, highest {high['value']:.4g} at {place_of(high)}, {last['value']:.4g} at "
+        f"{place_of(last)}"
     )
 
 
-def _place(row: Row) -> str:
+def _named(rows: Sequence[Row]) -> str:
+    """Names the models of some rows, or says how many they are."""
+    labels = sorted({row["label"] for row in rows}, key=natural)
+    return ", ".join(labels) if len(labels) <= _NAMED else f"{len(labels)} models"
+
+
+def place_of(row: Row) -> str:
+    """Names a checkpoint by its step, or by its revision where none is known."""
     return row["revision"] if row["step"] is None else f"step {row['step']:,}"
 
 

@@ -15,6 +15,7 @@ from dashboards.finetune_layout import (
 )
 from dashboards.finetune_trials import Row
 from dashboards.finetune_words import coefficient, correlation, interval, size
+from dashboards.null_models import CRITERION, VERDICTS, share
 
 
 def correlations_table(rows: Sequence[Row]) -> Table:
@@ -45,17 +46,21 @@ def correlations_table(rows: Sequence[Row]) -> Table:
         "Pearson r over checkpoints, 95 % Fisher intervals, exact permutation p below n = 10. "
         "Where predictor and outcome both trend over training, checkpoints are no independent "
         "draws: interval and p don't hold then, and only what null models don't give as well says "
-        "something. The paper has −0.84 and −0.99 for norm CV, 0.44 and 0.22 for the overlaps' "
-        "standard deviation.",
+        "something. Beside each predictor, what the step, the loss before and random walks give of "
+        f"net gain. {CRITERION}",
         lines.values(),
         (
             ("Predictor", predictor),
             ("Trials", lambda row: f"{row['setting']}: {row['arm']}, {row['rate']} rate"),
             ("Fine-tunability", lambda row: correlation(row["finetunability"])),
             ("Net gain", lambda row: correlation(row["net_gain"])),
+            ("Log step alone", lambda row: coefficient(row["net_gain"]["null_log_step"])),
+            ("Loss alone", lambda row: coefficient(row["net_gain"]["null_loss"])),
+            ("Random walks", lambda row: share(row["net_gain"]["walk_pvalue"])),
             ("Net gain, Spearman", lambda row: coefficient(row["net_gain"]["spearman"])),
             ("Net gain given log step", partial),
             ("First differences", differences),
+            ("Survives", lambda row: VERDICTS[row["net_gain"]["survives"]]),
             ("Seeds", text("n_seeds")),
         ),
     )
@@ -98,7 +103,7 @@ def semantics_table(rows: Sequence[Row]) -> Table:
     return table(
         "semantics",
         "What norms go with (Section 4.6)",
-        "The last head that was measured. The paper takes the BPE index for frequency (r = 0.04); "
+        "The last head that was measured. The paper takes the BPE index for frequency; "
         "counts in a text say it themselves.",
         rows,
         (

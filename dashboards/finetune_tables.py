@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Setting:
         task: What is learned.
         arms: Its arms.
         norm_cv: Norm CV of the model's head by revision.
+        overlap_std: Standard deviation of the overlaps of its rows, likewise.
     """
 
     label: str
@@ -45,6 +46,7 @@ class Setting:
     task: str
     arms: tuple[Arm, ...]
     norm_cv: dict[str, float]
+    overlap_std: dict[str, float] = field(default_factory=dict)
 
     @property
     def plain(self) -> list[Arm]:
@@ -123,8 +125,12 @@ def settings_of(
     for key, members in groups.items():
         labels = members[0].labels
         model = (labels["suite"], labels["model"], labels["stage"])
-        spread = next((p.values for p in known.get(model, ()) if p.name == "norm_cv"), {})
-        settings.append(Setting(names[key], model, labels["task"], tuple(members), dict(spread)))
+        norm_cv, overlap_std = (
+            next((dict(p.values) for p in known.get(model, ()) if p.name == name), {})
+            for name in ("norm_cv", "overlap_std")
+        )
+        label, task = names[key], labels["task"]
+        settings.append(Setting(label, model, task, tuple(members), norm_cv, overlap_std))
     return tuple(sorted(settings, key=lambda setting: natural(setting.label)))
 
 

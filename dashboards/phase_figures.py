@@ -39,6 +39,8 @@ def phase_strip(rows: Sequence[Row]) -> Figure | None:
             "phase": row["phase"],
             "start": row["start_step"] or 0,
             "end": row["end_step"],
+            "start_tokens": row["start_tokens"] or 0,
+            "end_tokens": row["end_tokens"],
             "change": row["change"],
             "confidence": row["confidence"],
             "verdict": row["verdict"],
@@ -48,14 +50,34 @@ def phase_strip(rows: Sequence[Row]) -> Figure | None:
     )
     if not bars:
         return None
+    verdicts = sorted({f"{bar['series']}: {bar['verdict']}" for bar in bars}, key=natural)
+    specs = {"step": _strip(bars, "step", "start", "end")}
+    if all(bar["end_tokens"] is not None for bar in bars):
+        specs["tokens"] = _strip(bars, "tokens", "start_tokens", "end_tokens")
+    return Figure(
+        key="phases",
+        title="Phases of RankMe",
+        caption=(
+            "Layer −1. A phase ends where the next one begins: at a turn between two changes that "
+            "each exceed the paired uncertainty of their difference, and 1 %. unobserved: the "
+            "series begins after the warm-up."
+        ),
+        alternative=f"Bars of phases against training. {'; '.join(verdicts)}.",
+        rows=bars,
+        specs=specs,
+    )
+
+
+def _strip(bars: Sequence[Row], axis: str, start: str, end: str) -> dict[str, Any]:
+    places = [bar[name] for bar in bars for name in (start, end)]
     # From the first step on the axis is logarithmic, whatever ends first.
-    steps = [{"step": 1}, *({"step": bar[end]} for bar in bars for end in ("start", "end"))]
+    first = 1 if axis == "step" else min((place for place in places if place > 0), default=1)
     chart = (
         alt.Chart(alt.NamedData("rows"))
         .mark_bar(height=16, cornerRadius=2)
         .encode(
-            x=training_axis(steps, "step", "start"),
-            x2="end:Q",
+            x=training_axis([{axis: first}, *({axis: p} for p in places)], axis, start),
+            x2=f"{end}:Q",
             y=alt.Y("series:N", title=None, sort=sorted({b["series"] for b in bars}, key=natural)),
             color=alt.Color("phase:N", title=None, scale=alt.Scale(domain=list(PHASES))),
             tooltip=[
@@ -70,19 +92,7 @@ def phase_strip(rows: Sequence[Row]) -> Figure | None:
         # Not by alt.Step: a discrete height can't be fitted, and the page would complain of it.
         .properties(width="container", height=24 * len({bar["series"] for bar in bars}))
     )
-    verdicts = sorted({f"{bar['series']}: {bar['verdict']}" for bar in bars}, key=natural)
-    return Figure(
-        key="phases",
-        title="Phases of RankMe",
-        caption=(
-            "Layer −1. A phase ends where the next one begins: at a turn between two changes that "
-            "each exceed the paired uncertainty of their difference, and 1 %. unobserved: the "
-            "series begins after the warm-up."
-        ),
-        alternative=f"Bars of phases against training. {'; '.join(verdicts)}.",
-        rows=bars,
-        specs={"step": plain(chart)},
-    )
+    return plain(chart)
 
 
 def comparisons(measured: Measured, phases: Sequence[Row]) -> list[Figure]:

@@ -29,6 +29,7 @@ NAMES = {
 }
 """Metrics that have phases: what a rise of each is called, and a fall."""
 
+_BLOCK = 2048
 _LABELS = ("suite", "model", "stage")
 _TEXT = ("dataset", "sequences_fingerprint", "n_sequences", "seq_len", "forward_dtype", "layer")
 
@@ -244,8 +245,12 @@ def _paired(influences: Sequence[pa.ListScalar | None]) -> Array | None:
     known = [i.values for i in influences if i is not None and i.is_valid]
     if len(known) != len(influences) or len({len(values) for values in known}) != 1:
         return None
-    matrix = np.stack([v.to_numpy(zero_copy_only=False).astype(np.float64) for v in known])
-    covariance: Array = matrix @ matrix.T
+    matrix = np.stack([v.to_numpy(zero_copy_only=False) for v in known])
+    covariance: Array = np.zeros((len(matrix), len(matrix)))
+    # Not all of it in double precision at once: a study may have a gigabyte of influences.
+    for start in range(0, matrix.shape[1], _BLOCK):
+        block = matrix[:, start : start + _BLOCK].astype(np.float64)
+        covariance += block @ block.T
     return covariance if np.isfinite(covariance).all() else None
 
 

@@ -110,7 +110,8 @@ def read_posttrained(measured: Measured) -> Posttrained | None:
         names = ("problems", "template_fingerprint", "n_samples", "temperature", "top_p")
         setting = Setting(*(row[name] for name in names))
         sampled[checkpoint_key(row)][setting].setdefault(row["k"], row)
-    rows = (*measured.checkpoints, *measured.geometry, *measured.head, *measured.loss, *passk)
+    known = (*measured.checkpoints, *measured.geometry, *measured.head, *measured.loss)
+    rows = (*known, *measured.answer_loss, *passk)
     chains = find_chains(log, rows)
     points = {
         point.key

@@ -1,7 +1,9 @@
 """Reads tables of the results. Unfinished files are never read, no row is given twice."""
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +20,11 @@ from jobs.records import MARKER, SIDE_TABLES, TABLES
 if TYPE_CHECKING:
     from dashboards.atlas import Atlas
 
-DERIVED = ("phases", "toy_phases", "correlations", "advice")
+DERIVED = ("phases", "toy_phases", "correlations", "capability_correlations", "advice")
 """Tables that are computed from the others when they are read."""
+
+_KEPT: ContextVar[dict[tuple[str, str], pa.Table] | None] = ContextVar("kept", default=None)
+"""Tables that were read within `read_once`, by name and place."""
 
 _PRIMARY = {
     "influences": "geometry",
@@ -54,6 +59,43 @@ def load(
         UsageError: There is no table of that name.
         StoreError: The place holds no results, a file is damaged, or a newer version wrote it.
     """
+    kept = _KEPT.get()
+    if kept is None or (table not in DERIVED and not _is_light(table, columns)):
+        return _loaded(table, results, columns)
+    key = (table, Place(results).at(MARKER))
+    if key not in kept:
+        light = None if table in DERIVED else [f.name for f in _schema(table) if not _is_list(f)]
+        kept[key] = _loaded(table, results, light)
+    found = kept[key]
+    return (
+        found if columns is None else found.select([n for n in found.column_names if n in columns])
+    )
+
+
+@contextmanager
+def read_once() -> Iterator[None]:
+    """Within it, a table is read once, and a derived one made once, however often it is asked for.
+
+    Lists, such as spectra, are read anew each time: they are large. What others write meanwhile is
+    not seen, so that everything made within goes by the same rows.
+    """
+    token = _KEPT.set({})
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
+def _is_light(table: str, columns: Collection[str] | None) -> bool:
+    wanted = [field for field in _schema(table) if columns is None or field.name in columns]
+    return not any(map(_is_list, wanted))
+
+
+def _is_list(field: pa.Field) -> bool:
+    return bool(pa.types.is_list(field.type))
+
+
+def _loaded(table: str, results: str | Path | Place, columns: Collection[str] | None) -> pa.Table:
     if table in DERIVED:
         return _derived(table, results, columns)
     schema = _schema(table)
@@ -158,6 +200,7 @@ def check_results(results: str | Path | Place) -> Place:
 def _derived(table: str, results: str | Path | Place, columns: Collection[str] | None) -> pa.Table:
     # Imported here: they read their tables through `load`.
     from dashboards.advisor import advice_table
+    from dashboards.capability_correlations import capability_correlations
     from dashboards.correlations import correlations
     from dashboards.phases import phases
     from dashboards.toy_phases import toy_phases
@@ -166,6 +209,7 @@ def _derived(table: str, results: str | Path | Place, columns: Collection[str] |
         "phases": phases,
         "toy_phases": toy_phases,
         "correlations": correlations,
+        "capability_correlations": capability_correlations,
         "advice": advice_table,
     }
     found = tables[table](check_results(results))

@@ -4,6 +4,7 @@ import functools
 import html
 import re
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pyarrow as pa
@@ -21,16 +22,24 @@ from dashboards.figures import figures
 from dashboards.finetune_figures import finetune_figures
 from dashboards.finetune_section import section
 from dashboards.finetune_tables import read_finetuned
+from dashboards.layer_figures import layer_figures
 from dashboards.numbers import count, plain, with_error
+from dashboards.page_data import packed
+from dashboards.paper_section import paper_section
 from dashboards.phase_figures import comparisons, phase_strip
 from dashboards.phase_table import phase_table, toy_table
 from dashboards.posttrain_figures import posttrain_figures
 from dashboards.posttrain_read import read_posttrained
 from dashboards.posttrain_section import posttrain_section
+from dashboards.provenance import provenance_table
+from dashboards.shading import shaded
+from dashboards.start_figures import start_figures
 from dashboards.summary import summary
 from dashboards.sweep_figures import sweep_figures
-from dashboards.tables import Measured, checkpoint_table, last_layer, provenance_table, read
+from dashboards.tables import Measured, checkpoint_table, last_layer, read
+from dashboards.text_figures import text_figures
 from dashboards.toy_figures import toy_figures
+from dashboards.training_figures import training_figures
 from jobs.place import Place
 
 PAGE = "report.html"
@@ -54,21 +63,75 @@ def render(
     Raises:
         StoreError: The results cannot be read, or the report cannot be written.
     """
+    with query.read_once():
+        contents = _contents(results, study_name)
+    page = _template().render(**contents, digest=digest)
+    folder, name = (Place(results), PAGE) if out is None else (Place(out.parent), out.name)
+    try:
+        folder.write(name, page.encode())
+    except (OSError, pa.ArrowException) as error:
+        remedy = "make room or mend the permissions, and run the same command again"
+        raise folder.failure("cannot write", error, remedy, name) from error
+    return folder.at(name)
+
+
+def _contents(results: str | Path | Place, study_name: str) -> dict[str, Any]:
+    """Reads the results and makes what the template shows."""
     measured = read(results)
     found = query.load("phases", results).to_pylist()
     strip, toys = phase_strip(found), toy_figures(results)
     finetuned = read_finetuned(results)
     posttrained = read_posttrained(measured)
-    drawn = [
-        *([strip] if strip else []),
+    trained = section(finetuned) if finetuned else None
+    tuned = posttrain_section(posttrained) if posttrained else None
+    over_training = [
         *figures(measured),
+        *training_figures(measured),
+        *text_figures(measured),
         *sweep_figures(measured),
         *capability_figures(measured),
+    ]
+    drawn = [
+        *([strip] if strip else []),
+        *shaded(over_training, measured, found),
+        *layer_figures(measured),
         *comparisons(measured, found),
         *(finetune_figures(finetuned) if finetuned else []),
         *(posttrain_figures(posttrained) if posttrained else []),
+        *(start_figures(measured, posttrained) if posttrained else []),
         *toys,
     ]
+    toy, said = toy_table(results), generation_table(measured)
+    elsewhere = [
+        *(f"title-{figure.key}" for figure in drawn),
+        *(table.key for part in (trained, tuned) if part for table in part.tables),
+        *(["toy"] if toy[1] else []),
+        *(["generations"] if said else []),
+    ]
+    return {
+        "study": study_name,
+        "summaries": summary(measured),
+        "missing": missing_parts(measured) if measured.checkpoints or not toys else [],
+        "phases": phase_table(found),
+        "crystallization": crystallization_sentence(measured),
+        "toy": toy,
+        "finetuned": trained,
+        "posttrained": tuned,
+        "papers": paper_section(measured, finetuned, elsewhere),
+        "figures": drawn,
+        "axes": [axis for axis in ("step", "tokens") if any(axis in f.specs for f in drawn)],
+        "drawings": {f.key: {"data": packed(f.rows), "specs": f.specs} for f in drawn},
+        "checkpoints": checkpoint_table(measured),
+        "audited": audit_table(measured),
+        "capabilities": capability_sentences(measured),
+        "generations": said,
+        "failures": measured.failures,
+        "provenance": provenance_table(results),
+        "libraries": _libraries() if drawn else "",
+    }
+
+
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -77,34 +140,7 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters.update(count=count, plain=plain, with_error=with_error)
-    page = environment.get_template("report.html.j2").render(
-        study=study_name,
-        digest=digest,
-        summaries=summary(measured),
-        missing=missing_parts(measured) if measured.checkpoints or not toys else [],
-        phases=phase_table(found),
-        crystallization=crystallization_sentence(measured),
-        toy=toy_table(results),
-        finetuned=section(finetuned) if finetuned else None,
-        posttrained=posttrain_section(posttrained) if posttrained else None,
-        figures=drawn,
-        axes=[axis for axis in ("step", "tokens") if any(axis in f.specs for f in drawn)],
-        drawings={f.key: {"rows": f.rows, "specs": f.specs} for f in drawn},
-        checkpoints=checkpoint_table(measured),
-        audited=audit_table(measured),
-        capabilities=capability_sentences(measured),
-        generations=generation_table(measured),
-        failures=measured.failures,
-        provenance=provenance_table(results),
-        libraries=_libraries() if drawn else "",
-    )
-    folder, name = (Place(results), PAGE) if out is None else (Place(out.parent), out.name)
-    try:
-        folder.write(name, page.encode())
-    except (OSError, pa.ArrowException) as error:
-        remedy = "make room or mend the permissions, and run the same command again"
-        raise folder.failure("cannot write", error, remedy, name) from error
-    return folder.at(name)
+    return environment.get_template("report.html.j2")
 
 
 def existing_digest(results: str | Path | Place, name: str = PAGE) -> str | None:

@@ -1,4 +1,4 @@
-"""RankMe on fewer and on shorter sequences, for the report: do the phases depend on M and L?"""
+"""Geometry on fewer and on shorter sequences, for the report: do phases depend on M and L?"""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,11 +8,12 @@ from dashboards.figures import Figure, draw
 from dashboards.numbers import count
 from dashboards.tables import Measured, Row, last_layer, natural
 
+_METRICS = {"rankme": "RankMe", "alpha_req": "α-ReQ"}
 _SWEEPS = {"samples": ("n_sequences", "M"), "length": ("seq_len", "L")}
 
 
 def sweep_figures(measured: Measured) -> list[Figure]:
-    """Draws RankMe over training at every point of each sweep, beside the whole.
+    """Draws RankMe and α-ReQ over training at every point of each sweep, beside the whole.
 
     Args:
         measured: The rows of the results.
@@ -26,20 +27,26 @@ def sweep_figures(measured: Measured) -> list[Figure]:
         points = groups[dataset, sweep]
         keys = dict.fromkeys((row["cell_id"], row["dataset"]) for row in points)
         whole = [wholes[key] for key in keys if key in wholes]
-        drawn.append(_figure(number, dataset, sweep, [*points, *whole]))
+        drawn += [
+            _figure(number, dataset, sweep, [*points, *whole], metric)
+            for metric in _METRICS
+            if any(row[metric] is not None for row in points)
+        ]
     return [figure for figure in drawn if figure is not None]
 
 
-def _figure(number: int, dataset: str, sweep: str, rows: Sequence[Row]) -> Figure | None:
+def _figure(
+    number: int, dataset: str, sweep: str, rows: Sequence[Row], metric: str
+) -> Figure | None:
     column, letter = _SWEEPS[sweep]
     quantity = Trajectory(
-        f"sweep-{number}",
+        f"sweep-{metric.replace('_', '-')}-{number}",
         "geometry",
-        "rankme",
-        f"RankMe by {letter} on {dataset}",
+        metric,
+        f"{_METRICS[metric]} by {letter} on {dataset}",
         "Band: ± 1.96 standard errors over the sequences (infinitesimal jackknife), where M ≥ 10 d "
         "sound ones. Every point reads the same forward pass.",
-        se="rankme_se",
+        se=f"{metric}_se",
     )
     values = sorted({row[column] for row in rows})
     other = "seq_len" if sweep == "samples" else "n_sequences"

@@ -58,6 +58,7 @@ class Measured:
         memorization: Rows of `memorization` that leave tokens of ∞-gram probability 0 out.
         generations: Rows of `generations`.
         sweeps: Rows of `sweeps`, spectra left out.
+        answer_loss: Rows of `evals` about losses other than "loss": of the answers in chats.
     """
 
     results: Place
@@ -73,6 +74,7 @@ class Measured:
     memorization: tuple[Row, ...] = ()
     generations: tuple[Row, ...] = ()
     sweeps: tuple[Row, ...] = ()
+    answer_loss: tuple[Row, ...] = ()
 
 
 def read(results: str | Path | Place) -> Measured:
@@ -95,6 +97,7 @@ def read(results: str | Path | Place) -> Measured:
         for name in ("checkpoints", "geometry", "head", "evals", "audit", *_ASKED)
     }
     tables["tasks"] = _accuracies(tables["evals"])
+    tables["answer_loss"] = [r for r in tables["evals"] if r["metric"].endswith("_loss")]
     tables["evals"] = [row for row in tables["evals"] if row["metric"] == "loss"]
     zeros = "drop_token_both"
     tables["memorization"] = [r for r in tables["memorization"] if r["zero_policy"] == zeros]
@@ -125,6 +128,7 @@ def read(results: str | Path | Place) -> Measured:
         memorization=tuple(tables["memorization"]),
         generations=tuple(tables["generations"]),
         sweeps=tuple(tables["sweeps"]),
+        answer_loss=tuple(tables["answer_loss"]),
     )
 
 
@@ -168,6 +172,19 @@ def by_series(rows: Iterable[Row]) -> dict[str, list[Row]]:
 def last_layer(measured: Measured) -> list[Row]:
     """Returns the geometry of the features after the final norm."""
     return [row for row in measured.geometry if row["layer"] == LAST_LAYER]
+
+
+def model_labels(measured: Measured) -> dict[tuple[str, str, str], str]:
+    """Returns the label of each model by suite, model and stage."""
+    rows = (
+        *measured.checkpoints,
+        *measured.geometry,
+        *measured.head,
+        *measured.loss,
+        *measured.tasks,
+        *measured.memorization,
+    )
+    return {(row["suite"], row["model"], row["stage"]): row["label"] for row in rows}
 
 
 def checkpoint_table(measured: Measured) -> list[Row]:
@@ -219,30 +236,6 @@ def checkpoint_table(measured: Measured) -> list[Row]:
     ]
 
 
-def provenance_table(results: str | Path | Place) -> list[tuple[str, list[str]]]:
-    """Collects how the rows came to be.
-
-    Args:
-        results: Folder or URL of the results.
-
-    Returns:
-        Each entry's dotted name and its distinct values; times (`seconds`) are added up.
-
-    Raises:
-        StoreError: The place cannot be read.
-    """
-    values: dict[str, set[str]] = defaultdict(set)
-    seconds = 0.0
-    for record in query.provenance(results):
-        for name, value in _flatten("", record):
-            if name == "seconds" and isinstance(value, int | float):
-                seconds += value
-            else:
-                values[name].add(str(value))
-    entries = [(name, sorted(values[name], key=natural)) for name in sorted(values)]
-    return [*entries, ("seconds, all cells together", [f"{seconds:,.1f}"])] if seconds else entries
-
-
 def _rows(table: str, results: str | Path | Place) -> list[Row]:
     columns = [name for name in TABLES[table].names if name not in _HEAVY]
     rows: list[Row] = query.load(table, results, columns=columns).to_pylist()
@@ -285,11 +278,3 @@ def _variant(pair: tuple[Row | None, Row | None]) -> str:
 def _table_order(row: Row) -> tuple[object, ...]:
     step = row["step"]
     return (natural(row["label"]), step is None, step or 0, row["revision"])
-
-
-def _flatten(prefix: str, value: object) -> Iterable[tuple[str, object]]:
-    if isinstance(value, dict):
-        for name, part in value.items():
-            yield from _flatten(f"{prefix}.{name}" if prefix else str(name), part)
-    else:
-        yield prefix, value

@@ -192,6 +192,28 @@ class Chain(Frozen):
     """The stages."""
     threads: int = Field(1, ge=1)
     """CPU threads; part of the identity, since gradients differ by it."""
+    processes: int = Field(1, ge=1)
+    """Processes that train together, a GPU each where there are any: weights, gradients and
+    optimizer state are split among them, and so is each batch. Part of the identity, since
+    gradients differ by it."""
+
+    @model_validator(mode="after")
+    def _processes_share_batches(self) -> "Chain":
+        for stage in self.stages:
+            if stage.batch_size % self.processes:
+                raise ValueError(
+                    f"batch_size = {stage.batch_size} of stage {stage.method} must be a multiple "
+                    f"of processes = {self.processes}"
+                )
+            if stage.method == "rlvr":
+                share = stage.batch_size // self.processes * stage.accumulation
+                if share % stage.completions:
+                    raise ValueError(
+                        f"batch_size × accumulation / processes = {share} of stage rlvr must be a "
+                        f"multiple of completions = {stage.completions}: each process rewards "
+                        "whole problems"
+                    )
+        return self
 
 
 class PassK(Frozen):
@@ -224,6 +246,9 @@ class PassK(Frozen):
     """Seed of the sampling."""
     engine: Literal["vllm", "transformers"] = "vllm"
     """What samples; part of the identity."""
+    tensor_parallel: int = Field(1, ge=1)
+    """GPUs of one worker among which vLLM splits the weights, for a model that one can't hold;
+    processes, on a CPU. Part of the identity, since sums differ by it."""
     time_limit: float = Field(5.0, gt=0)
     """Seconds in which an answer must be graded; else it is wrong."""
 
@@ -233,5 +258,10 @@ class PassK(Frozen):
             raise ValueError(
                 f"pass@{max(self.k)} needs {max(self.k)} samples of each problem, and samples is "
                 f"{self.samples}: raise samples, or lower k"
+            )
+        if self.tensor_parallel > 1 and self.engine != "vllm":
+            raise ValueError(
+                f"tensor_parallel = {self.tensor_parallel} is for vLLM alone, and engine is "
+                f"{self.engine}"
             )
         return self

@@ -105,12 +105,13 @@ class PosttrainWork:
         training: How it is trained, and which steps are kept.
         records: What it is trained on.
         seed: Of order, dropout and sampling.
-        threads: CPU threads.
+        threads: CPU threads, of each process.
         dtype: Precision of the weights.
+        processes: Processes that train together.
     """
 
     kind: ClassVar[str] = "posttrain"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     table: ClassVar[str] = "posttrain"
     stage: ClassVar[Literal["posttrain"]] = "posttrain"
     patience: ClassVar[float] = 3600.0
@@ -120,10 +121,14 @@ class PosttrainWork:
     seed: int
     threads: int
     dtype: DType
+    processes: int = 1
 
     @property
     def parameters(self) -> dict[str, object]:
-        """What is hashed: all but the data's name; the trainer's release decides on numbers too."""
+        """What is hashed: all but the data's name; processes where there are several.
+
+        The trainer's release decides on numbers too.
+        """
         left_out = {"data", "epochs"}
         if not self.training.length_normalized:
             left_out.add("length_normalized")
@@ -134,6 +139,7 @@ class PosttrainWork:
             "threads": self.threads,
             "dtype": self.dtype,
             "trl": metadata.version("trl"),
+            **({} if self.processes == 1 else {"processes": self.processes}),
         }
 
 
@@ -151,6 +157,7 @@ class Sampling:
         threads: CPU threads.
         time_limit: Seconds in which an answer must be graded.
         dtype: Precision of the weights.
+        tensor_parallel: Processes, and GPUs, among which vLLM splits the weights.
     """
 
     samples: int
@@ -162,6 +169,13 @@ class Sampling:
     threads: int
     time_limit: float
     dtype: DType
+    tensor_parallel: int = 1
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """What is hashed: all of it; how weights are split only where they are."""
+        left_out = {"tensor_parallel"} if self.tensor_parallel == 1 else set()
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
 
 @dataclass(frozen=True)
@@ -193,7 +207,7 @@ class SampleWork:
             "records": self.records.identity,
             "first": self.first,
             "count": self.count,
-            "sampling": vars(self.sampling),
+            "sampling": self.sampling.parameters,
             "release": _release(self.sampling.engine),
         }
 

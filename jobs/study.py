@@ -103,23 +103,24 @@ def _apply(document: dict[str, Any], override: str, defaults: Any) -> None:
     A list that the document leaves out is taken from the defaults, so that a member of it can be
     addressed; any other table starts empty, and keeps its defaults by leaving them out.
     """
-    shown = shortened(override)
+    path, equals, text = override.partition("=")
+    shown = shortened(path)
     try:
         override.encode()
-    except UnicodeEncodeError as error:  # Bytes that are no text arrive as lone surrogates.
-        raise StudyError(f"--set {shown!r} is not UTF-8", "write it in UTF-8") from error
-    path, equals, text = override.partition("=")
+    except UnicodeEncodeError:  # Bytes that are no text arrive as lone surrogates.
+        # Neither is the value shown nor the error, which has it.
+        raise StudyError(f"--set {shown!r} is not UTF-8", "write it in UTF-8") from None
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise StudyError(
-            f"--set '{shown}' is not of the form path=value",
+            f"--set '{shortened(override)}' is not of the form path=value",
             "as in geometry.layers=all",
         )
     target: Any = document
     while True:
         place: Any
         if isinstance(target, list):
-            place, keys = _place(target, keys, override)
+            place, keys = _place(target, keys, path)
         else:
             place, *keys = keys
         if not keys:
@@ -139,7 +140,7 @@ def _apply(document: dict[str, Any], override: str, defaults: Any) -> None:
             )
 
 
-def _place(members: list[Any], keys: list[str], override: str) -> tuple[int, list[str]]:
+def _place(members: list[Any], keys: list[str], path: str) -> tuple[int, list[str]]:
     """Returns the index of a list's member by its name or its number, and the keys behind it.
 
     A name may hold dots, as in `pythia-1.4b`: it is the longest beginning of the keys that fits.
@@ -153,7 +154,7 @@ def _place(members: list[Any], keys: list[str], override: str) -> tuple[int, lis
     if key in map(str, range(len(members))):
         return int(key), keys[1:]
     raise StudyError(
-        f"--set '{shortened(override)}': no member '{shortened(key)}'{nearest(key, names)}",
+        f"--set '{shortened(path)}': no member '{shortened(key)}'{nearest(key, names)}",
         f"use one of {', '.join(n for n in names if n)}, or a number below {len(members)}",
     )
 

@@ -40,25 +40,35 @@ def parse(text: str) -> SplitResult:
     Raises:
         StoreError: It is malformed, or of a scheme that is not known.
     """
-    try:
-        url = urlsplit(text)
-        options = dict(parse_qsl(url.query, strict_parsing=bool(url.query)))
-    except ValueError as error:
-        raise StoreError(f"{text} is no URL: {error}", "s3://bucket/prefix is one") from error
-    if url.scheme not in _OPTIONS:
-        known = ", ".join(f"{name}://" for name in _OPTIONS)
-        raise StoreError(f"nothing is known of {url.scheme}://", f"use a path, or {known}")
-    if "@" in url.netloc:
+    # Secrets are put into addresses by mistake: nothing behind the path is ever shown.
+    shown = re.split("[?#]", text, maxsplit=1)[0]
+    if "@" in shown.partition("://")[2].partition("/")[0] or "@" in text[len(shown) :]:
         raise StoreError(
             "a URL of results holds no credentials, since it is shown and passed on",
             "give them in the environment (AWS_ACCESS_KEY_ID, …), a profile or a role",
         )
-    if re.fullmatch(r"\w[\w.-]+", url.netloc) is None or url.fragment:
-        raise StoreError(f"{text} names no bucket", "s3://bucket/prefix is a URL of results")
+    try:
+        url = urlsplit(text)
+    except ValueError as error:
+        raise StoreError(f"{shown} is no URL: {error}", "s3://bucket/prefix is one") from error
+    if url.scheme not in _OPTIONS:
+        known = ", ".join(f"{name}://" for name in _OPTIONS)
+        raise StoreError(f"nothing is known of {url.scheme}://", f"use a path, or {known}")
+    if re.fullmatch(r"\w[\w.-]+", url.netloc) is None:
+        raise StoreError(f"{shown} names no bucket", "s3://bucket/prefix is a URL of results")
+    if url.fragment:
+        raise StoreError(f"{shown} has a fragment", "leave out what begins with #")
+    known = ", ".join(sorted(_OPTIONS[url.scheme]))
+    try:
+        options = dict(parse_qsl(url.query, strict_parsing=bool(url.query)))
+    except ValueError:
+        raise StoreError(
+            f"the query of {shown} is not made of name=value", f"it knows {known}"
+        ) from None
     if unknown := sorted(options.keys() - _OPTIONS[url.scheme]):
         raise StoreError(
-            f"nothing is known of {unknown[0]} in {text}",
-            f"the query of {url.scheme}:// knows {', '.join(sorted(_OPTIONS[url.scheme]))}",
+            f"nothing is known of {unknown[0]} in the query of {shown}",
+            f"the query of {url.scheme}:// knows {known}",
         )
     return url._replace(path=re.sub("/+", "/", url.path).rstrip("/"))
 

@@ -251,6 +251,17 @@ def trains(work: Work) -> bool:
     return isinstance(work, FinetuneWork | PosttrainWork)
 
 
+def gpus(work: Work) -> int:
+    """Returns how many GPUs a work needs at once, where it is done on GPUs."""
+    match work:
+        case PosttrainWork():
+            return work.processes
+        case SampleWork():
+            return work.sampling.tensor_parallel
+        case _:
+            return 1
+
+
 def precision(work: Work) -> DType | None:
     """Returns the precision of a work's forward pass; None where it runs the model through none."""
     match work:

@@ -2,6 +2,14 @@
 
 import os
 
-# Ray reads these while it is imported, by whichever module: access by token, and no telemetry.
-os.environ.setdefault("RAY_AUTH_MODE", "token")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Dependencies read these while they are imported, by whichever module, in workers too: access to
+# Ray by token, and nothing that reports home. What is set already stays; the last switch is for
+# whoever knows none of the others, and outdoes them where it is known.
+for _name, _value in {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+}.items():
+    os.environ.setdefault(_name, _value)

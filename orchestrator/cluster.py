@@ -3,6 +3,7 @@
 Whoever cannot be let in is told so in seconds: Ray itself would wait, or end the process.
 """
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from orchestrator.hardware import (
     threads_per_worker,
 )
 from orchestrator.lease import NAMESPACE
+from orchestrator.metrics import announce
 
 _OBJECT_STORE_BYTES = 512 * 2**20
 _ANSWER_SECONDS = 5.0
@@ -92,6 +94,8 @@ def connect(address: str | None) -> None:
             _check_head(address)
         # Named, since Ray would look for a cluster again, and "local" asks for one of our own.
         ray.init(address=address or "local", **options)
+        if address is None:
+            announce()
     except (ConnectionError, ValueError, RuntimeError, OSError, RayError) as error:
         raise UsageError(
             f"no Ray cluster can be used at {named or address or 'this machine'}: "
@@ -130,10 +134,10 @@ def divide(device: str, threads: int | None, most_actors: int, gpus_per_worker: 
         device: `auto` takes GPUs where the cluster has some or its autoscaler could start some.
         threads: CPU threads of an actor; None shares the cores out.
         most_actors: More would have nothing to do.
-        gpus_per_worker: Which share of a GPU an actor has.
+        gpus_per_worker: How many GPUs of a node an actor has, or which share of one.
 
     Raises:
-        UsageError: GPUs are asked for and there can be none.
+        UsageError: GPUs are asked for and there can be none, or no node has as many.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = max(sum(int(n.get("GPU", 0)) for n in nodes), _startable("GPU"))
@@ -141,9 +145,14 @@ def divide(device: str, threads: int | None, most_actors: int, gpus_per_worker: 
         raise UsageError("--device cuda, but the cluster has no GPU", "use --device cpu or auto")
     cpus = [int(n.get("CPU", 0)) for n in nodes if n.get("CPU", 0) >= 1] or [1]
     if device in ("cuda", "auto") and gpus:
-        sharing = int(1 / gpus_per_worker + _ROUNDING)
-        actors = max(1, min(gpus * sharing, most_actors))
-        used = -(-actors // sharing)
+        fitting = _gpu_workers([int(n.get("GPU", 0)) for n in nodes], gpus, gpus_per_worker)
+        if not fitting:
+            raise UsageError(
+                f"--gpus-per-worker {gpus_per_worker:g}, but no node has so many GPUs",
+                "a worker is on one node: lower it to the GPUs of a node",
+            )
+        actors = max(1, min(fitting, most_actors))
+        used = math.ceil(actors * gpus_per_worker - _ROUNDING)
         kinds = (name.removeprefix(_GPU_KIND) for n in nodes for name in n if _GPU_KIND in name)
         nodes_used = -(-used // GPUS_PER_NODE)
         return Shape(actors, threads or 1, gpus_per_worker, "cuda", nodes_used, next(kinds, ""))
@@ -153,16 +162,33 @@ def divide(device: str, threads: int | None, most_actors: int, gpus_per_worker: 
     return Shape(actors, threads, 0, "cpu" if device == "auto" else device, len(cpus))
 
 
+def _gpu_workers(of_nodes: list[int], total: int, gpus_per_worker: float) -> int:
+    """Returns how many workers the GPUs of some nodes give.
+
+    Args:
+        of_nodes: GPUs of each node that is there.
+        total: GPUs of all, those included that the autoscaler could bring.
+        gpus_per_worker: How many of one node a worker has, or which share of one.
+    """
+    if gpus_per_worker < 1:
+        return total * int(1 / gpus_per_worker + _ROUNDING)
+    whole = int(gpus_per_worker)
+    there = sum(gpus // whole for gpus in of_nodes)
+    # How those that are still to come are spread over nodes, nobody tells.
+    return there + (total - sum(of_nodes)) // whole
+
+
 def machines_of(shape: Shape) -> Machines:
     """Returns what an estimate needs to know of a shared-out cluster."""
     # Workers that share a GPU are as fast together as one that has it.
     return run_machines(
         shape.device,
-        max(1, round(shape.actors * (shape.gpus or 1))),
+        max(1, round(shape.actors * min(shape.gpus or 1, 1))),
         shape.threads,
         nodes=shape.nodes,
         gpu=shape.gpu,
         startup_seconds=STARTUP_SECONDS,
+        gpus_per_worker=max(1, int(shape.gpus)),
     )
 
 

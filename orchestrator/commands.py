@@ -2,16 +2,17 @@
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 from rich.console import Console
 
+from jobs.cells import Cell
 from jobs.errors import UsageError
 from jobs.place import Place
-from jobs.work import StageName
+from jobs.work import StageName, gpus
 from orchestrator.audit_command import lines
 from orchestrator.downloads import check_budget
 from orchestrator.estimate import estimate_plan
@@ -25,7 +26,7 @@ from orchestrator.store import Store
 from orchestrator.upkeep import report
 
 if TYPE_CHECKING:
-    from orchestrator.drive import Executor, How
+    from orchestrator.drive import Executor, How, Watcher
 
 _SHOWN_FAILURES = 5
 
@@ -93,21 +94,27 @@ def _work(
         if not left:  # Another run did it while this one waited.
             return {}
         open_executor = _ray_executor if options.executor == "ray" else _inline_executor
-        tasks = len({cell.group for cell in left})
-        executor, how, machines = open_executor(store, tasks, options, console)
+        executor, how, machines = open_executor(store, left, options, console)
         closing.callback(executor.close)
         expected = estimate_plan(plan, store.place, ledger, left, machines)
         console.print(f"estimate: {brief(expected)}", markup=False)
         wanted = executor.workers[1]
         guesses = expected.seconds_by_kind
         view = ProgressView(plan.cells, ledger.done, console, wanted, publish, guesses)
-        states = drive(plan, store, executor, view, how).states
+        others = _meters(plan, view) if options.executor == "ray" else []
+        states = drive(plan, store, executor, view, how, others).states
     # What failed or waits for it took no time: then there is nothing to compare.
     whole = all(states[cell.id] == "done" for cell in left)
     against = f"; the estimate was {brief(expected)}" if whole else ""
     console.print(f"done in {duration(view.seconds)}{against}", markup=False)
     seconds = {"worked_seconds": round(view.seconds, 1)}
     return seconds | ({"estimated_seconds": round(expected.seconds, 1)} if whole else {})
+
+
+def _meters(plan: Plan, view: ProgressView) -> list["Watcher"]:
+    from orchestrator.metrics import RunMeter
+
+    return [RunMeter(plan.study.name, plan.cells, view.remaining_seconds)]
 
 
 @contextmanager
@@ -126,8 +133,23 @@ def _on_cluster(store: Store, options: argparse.Namespace, console: Console) -> 
         yield
 
 
+def _check_gpus(left: Sequence[Cell], gpus_per_worker: float, remedy: str) -> None:
+    """Refuses work that needs more GPUs at once than a worker has.
+
+    Raises:
+        UsageError: There is some.
+    """
+    most = max(left, key=lambda cell: gpus(cell.work))
+    needed = gpus(most.work)
+    if needed > max(1, gpus_per_worker):
+        raise UsageError(
+            f"{most.label} needs {needed} GPUs at once, and a worker has {gpus_per_worker:g}",
+            remedy.format(needed=needed, stage=most.work.stage),
+        )
+
+
 def _ray_executor(
-    store: Store, tasks: int, options: argparse.Namespace, console: Console
+    store: Store, left: Sequence[Cell], options: argparse.Namespace, console: Console
 ) -> tuple["Executor", "How", Machines]:
     from orchestrator.actors import RayExecutor
     from orchestrator.cache import serve_files
@@ -137,8 +159,12 @@ def _ray_executor(
     from workers.remote import open_files
     from workers.stream import stream_task
 
+    tasks = len({cell.group for cell in left})
     most = min(tasks, options.workers or tasks)
     shape = divide(options.device, options.threads, most, options.gpus_per_worker)
+    if shape.device == "cuda":
+        remedy = "run `{stage}` with --gpus-per-worker {needed}, then the same command again"
+        _check_gpus(left, shape.gpus, remedy)
     console.print(
         f"{shape.actors} workers of {shape.threads} threads on {shape.device}", markup=False
     )
@@ -156,7 +182,7 @@ def _ray_executor(
 
 
 def _inline_executor(
-    store: Store, _tasks: int, options: argparse.Namespace, _console: Console
+    store: Store, left: Sequence[Cell], options: argparse.Namespace, _console: Console
 ) -> tuple["Executor", "How", Machines]:
     import torch
 
@@ -172,6 +198,9 @@ def _inline_executor(
         raise UsageError(
             f"--device {device}, but this machine has none", "use --device cpu or auto"
         )
+    if device == "cuda":
+        remedy = "use a machine with {needed} GPUs, or lower what asks for them in the study"
+        _check_gpus(left, torch.cuda.device_count(), remedy)
     threads = options.threads or threads_per_worker(os.cpu_count() or 1)
     files = open_files(store.place, store.id, disk_budget=options.disk_budget)
     gpu = torch.cuda.get_device_name() if device == "cuda" else ""

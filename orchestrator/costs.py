@@ -278,7 +278,7 @@ def _measure(cell: Cell) -> tuple[object, ...]:
             settings = (recipe.epochs, recipe.batch_size, recipe.threads, recipe.dtype)
             return work.kind, *amount, *settings
         case PosttrainWork() as work:
-            return work.kind, work.training, work.threads, work.dtype
+            return work.kind, work.training, work.threads, work.dtype, work.processes
         case SampleWork() as work:
             return work.kind, work.count, work.sampling
         case RespondWork() as work:

@@ -1,12 +1,12 @@
 """The loop that joins scheduler, executor, store and progress. Rows are kept before they count."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from jobs.cells import Cell
-from jobs.events import Event, Finished
+from jobs.events import Event, Failed, Finished
 from orchestrator.interrupt import noticing_interrupts
 from orchestrator.messages import (
     Abandon,
@@ -58,6 +58,19 @@ class Executor(Protocol):
         """Gives back what the executor holds."""
 
 
+class Watcher(Protocol):
+    """Who is shown what happens; it must be quick, and raise nothing."""
+
+    def show(self, event: Any, states: Mapping[str, str], workers: tuple[int, int]) -> None:
+        """Takes note of an event, of the cells' states before it, and of the workers."""
+
+    def placed(self, slot: str, cells: Sequence[Cell]) -> None:
+        """Takes note of a task that was started."""
+
+    def failed(self, cell: Cell, failure: Failed) -> None:
+        """Takes note of a cell that was given up."""
+
+
 @dataclass(frozen=True)
 class How:
     """How cells are run; nothing of it is part of their identity.
@@ -74,7 +87,14 @@ class How:
     limits: Mapping[str, float] = field(default_factory=dict)
 
 
-def drive(plan: Plan, store: Store, executor: Executor, view: ProgressView, how: How) -> Scheduler:
+def drive(
+    plan: Plan,
+    store: Store,
+    executor: Executor,
+    view: ProgressView,
+    how: How,
+    others: Sequence[Watcher] = (),
+) -> Scheduler:
     """Runs every cell of a plan that is neither done nor failed.
 
     Args:
@@ -83,6 +103,7 @@ def drive(plan: Plan, store: Store, executor: Executor, view: ProgressView, how:
         executor: Where cells run.
         view: What the user sees.
         how: Device, threads and time limits.
+        others: Who else is shown what the user sees.
 
     Returns:
         The scheduler, whose states say how each cell ended.
@@ -95,6 +116,7 @@ def drive(plan: Plan, store: Store, executor: Executor, view: ProgressView, how:
     ledger = store.ledger(plan.cells)
     scheduler = Scheduler(plan.cells, ledger.done, ledger.failed, limits=how.limits)
     by_id = {cell.id: cell for cell in plan.cells}
+    watchers: tuple[Watcher, ...] = (view, *others)
     batch_size = plan.study.forward.batch_size
 
     def act(actions: list[Action]) -> None:
@@ -102,11 +124,13 @@ def drive(plan: Plan, store: Store, executor: Executor, view: ProgressView, how:
             match action:
                 case Quarantine(cell, failure, attempts):
                     store.fail(cell, failure, attempts)
-                    view.failed(cell, failure)
+                    for watcher in watchers:
+                        watcher.failed(cell, failure)
                 case Start(slot, cells, frugal):
                     size = max(1, batch_size // _FRUGAL_DIVISOR) if frugal else batch_size
                     executor.start(slot, Task(cells, how.device, how.threads, size))
-                    view.placed(slot, cells)
+                    for watcher in watchers:
+                        watcher.placed(slot, cells)
                 case Prepare(slot, cells):
                     executor.prepare(slot, cells)
                 case Abandon(slot, message):
@@ -130,7 +154,8 @@ def drive(plan: Plan, store: Store, executor: Executor, view: ProgressView, how:
             event = executor.next_event(min(timeout, _LONGEST_WAIT_SECONDS))
             if isinstance(event, Finished) and event.tables:
                 store.commit(by_id[event.cell_id], event)
-            view.show(event, scheduler.states, executor.workers)
+            for watcher in watchers:
+                watcher.show(event, scheduler.states, executor.workers)
             now = clock.now()
             if event is not None:
                 act(scheduler.handle(event, now))

@@ -120,6 +120,7 @@ class Machines:
         nodes: How many nodes share them; each has a line to the hub, and a cache.
         threads: CPU threads of a worker.
         startup_seconds: What passes before the first worker begins.
+        gpus_per_worker: GPUs that a worker holds, where it computes on one.
     """
 
     processor: Processor
@@ -127,11 +128,12 @@ class Machines:
     nodes: int = 1
     threads: int = 1
     startup_seconds: float = STARTUP_SECONDS
+    gpus_per_worker: int = 1
 
     @property
     def gpus(self) -> int:
-        """How many GPUs are held; each worker has one."""
-        return self.workers if self.processor.memory is not None else 0
+        """How many GPUs are held."""
+        return self.workers * self.gpus_per_worker if self.processor.memory is not None else 0
 
     @property
     def workers_per_node(self) -> int:
@@ -161,7 +163,14 @@ def gpu_machines(count: int, kind: str) -> Machines:
 
 
 def run_machines(
-    device: str, workers: int, threads: int, *, nodes: int, gpu: str, startup_seconds: float
+    device: str,
+    workers: int,
+    threads: int,
+    *,
+    nodes: int,
+    gpu: str,
+    startup_seconds: float,
+    gpus_per_worker: int = 1,
 ) -> Machines:
     """Returns what a run has found.
 
@@ -172,11 +181,13 @@ def run_machines(
         nodes: How many nodes share them.
         gpu: What the GPUs are called; those of another name count as the usual one.
         startup_seconds: What passes before the first worker begins.
+        gpus_per_worker: GPUs that each worker holds.
     """
     processor = cpu(threads)
     if device == "cuda":
         processor = gpu_named(gpu) or replace(GPUS[USUAL_GPU], name=gpu or USUAL_GPU)
-    return Machines(processor, workers, min(nodes, workers), threads, startup_seconds)
+    nodes = min(nodes, workers)
+    return Machines(processor, workers, nodes, threads, startup_seconds, gpus_per_worker)
 
 
 def this_machine(workers: int | None = None, threads: int | None = None) -> Machines:

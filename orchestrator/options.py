@@ -176,8 +176,9 @@ def _add_execution(command: argparse.ArgumentParser) -> None:
         "--gpus-per-worker",
         type=_share,
         default=1.0,
-        metavar="FRACTION",
-        help="share of a GPU that a worker has, as 0.5 for two workers on each; default 1",
+        metavar="N",
+        help="GPUs that a worker has: 2 or more where a model needs them, or a share of one, as "
+        "0.5 for two workers on each; default 1",
     )
     group.add_argument(
         "--disk-budget",
@@ -258,8 +259,10 @@ def _share(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0.01 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0.01 to 1")
+    if not (0.01 <= value <= 1 or (value > 1 and value.is_integer())):
+        raise argparse.ArgumentTypeError(
+            f"{text} is neither a number from 0.01 to 1 nor a whole number above"
+        )
     return value
 
 

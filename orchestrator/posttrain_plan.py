@@ -41,7 +41,12 @@ def chain_cells(
             before, taken = start, 0
             for stage in stages:
                 work = PosttrainWork(
-                    stage, records[stage.data].records, seed, chain.threads, study.forward.dtype
+                    stage,
+                    records[stage.data].records,
+                    seed,
+                    chain.threads,
+                    study.forward.dtype,
+                    chain.processes,
                 )
                 needs = [
                     source.cell_id
@@ -174,6 +179,7 @@ def sample_cells(
         1,
         passk.time_limit,
         study.forward.dtype,
+        passk.tensor_parallel,
     )
     cells: list[Cell] = []
     for name in passk.problems:

@@ -18,6 +18,7 @@ from jobs.cells import Cell
 from jobs.events import Alive, Event, Failed, Finished, Started
 from jobs.sources import HubFolder
 from orchestrator.inline import Body
+from orchestrator.metrics import tell_of_this_process
 from orchestrator.prefetch import Prefetcher
 from orchestrator.versions import versions
 from workers.artifacts import Files
@@ -66,6 +67,7 @@ class Worker:
         self._prefetcher = Prefetcher(self._files)
         self._home = find_home()
         log_to_stderr()
+        tell_of_this_process(self._files)
 
     def ready(self) -> Home:
         """Answers once the actor runs."""

@@ -56,7 +56,8 @@ def posttrain_seconds(work: PosttrainWork, size: ModelSize, processor: Processor
     flops = passes * forward_flops(size, examples * length, length, True)
     generated = training.completion_tokens if training.method == "rlvr" else 0
     blocks = (passes * training.accumulation + generated) * size.layers * BLOCK_SECONDS
-    step = _STEP_SECONDS + flops / matrix_rate(processor, work.dtype) + blocks
+    shared = flops / work.processes / matrix_rate(processor, work.dtype)
+    step = _STEP_SECONDS + shared + blocks
     return _STAGE_SECONDS + training.steps * step
 
 
@@ -66,7 +67,7 @@ def sample_seconds(work: SampleWork, size: ModelSize, processor: Processor) -> f
     processor = _own(processor, sampling.threads)
     tokens = work.count * sampling.samples * sampling.new_tokens
     flops = forward_flops(size, tokens, sampling.new_tokens, True)
-    busy = flops / matrix_rate(processor, sampling.dtype)
+    busy = flops / sampling.tensor_parallel / matrix_rate(processor, sampling.dtype)
     return _ENGINE_SECONDS + max(busy, tokens * _TOKEN_SECONDS)
 
 

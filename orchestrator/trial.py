@@ -18,6 +18,7 @@ from ray.tune.result import DONE
 
 from jobs.events import Alive, Event, Progress
 from orchestrator.inline import Body
+from orchestrator.metrics import tell_of_this_process
 from orchestrator.resident import Home, find_home, log_to_stderr, tell
 from workers.artifacts import Files
 from workers.finetune import held
@@ -84,6 +85,7 @@ class TaskTrial(Trainable):
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(order.home.gpus)
         log_to_stderr()
         self._home, self._files = find_home(), order.open_files()
+        tell_of_this_process(self._files)
         self._begin()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

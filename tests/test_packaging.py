@@ -152,7 +152,7 @@ def test_wheel_holds_the_packages_and_their_data(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         inside = {Path(name) for name in archive.namelist()}
     packages = {"jobs", "orchestrator", "workers", "dashboards"}
-    data = {".py", ".toml", ".j2", ".json"}
+    data = {".py", ".toml", ".j2", ".json", ".yaml"}
     expected = {p for p in source_files() if p.parts[0] in packages and p.suffix in data}
     assert Path("jobs/studies/pico.toml") in expected
     assert expected - inside == set()

@@ -34,6 +34,7 @@ from workers.measure import Rows
 from workers.scoring import LoadedModel, TokenRequest, continuation_states, tie_credit
 from workers.sequences import TokenSequences
 from workers.spectra import LAST_LAYER, checked_spectrum, moments_of
+from workers.tally import phase
 
 Variant = tuple[str, int | None]
 """Mode and rank; the rank of mode none is None."""
@@ -69,6 +70,7 @@ class Scores:
     acc_tie: NDArray[np.float64]
 
 
+@phase("forward")
 def ablation_rows(
     work: AblationWork,
     checkpoint: LoadedCheckpoint,

@@ -4,7 +4,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from jobs.sources import Folder, HubFolder, Produced, Source, TextFiles
 from jobs.streams import HubStream
 from workers.manifest import MANIFEST, describe
 from workers.supply import HubCache, Progress
+from workers.tally import phase
 
 ROWS = "rows.json"
 """The file of an artifact that holds its cell's rows: a kill before they are committed then costs
@@ -46,6 +47,9 @@ class Hub(Protocol):
             Whether there was room, so that they are here; None if something went wrong, which is
             told when they are held.
         """
+
+    def usage(self) -> tuple[int, int]:
+        """Returns the bytes that lie in the cache of hub files, and the most that may."""
 
 
 class Files(StudyFiles, Protocol):
@@ -149,7 +153,9 @@ def held(files: Files, source: Source, progress: Progress) -> Iterator[Path]:
         OSError: It cannot be reached.
     """
     if isinstance(source, HubFolder):
-        with files.hub.hold(source, progress) as path:
+        with ExitStack() as stack:
+            with phase("fetch"):
+                path = stack.enter_context(files.hub.hold(source, progress))
             yield path
     else:
         yield locate(files, source)
@@ -181,6 +187,7 @@ def text_of(files: Files, text: TextFiles | Produced | HubStream) -> TextFiles |
             return text
 
 
+@phase("fetch")
 def whole(files: Files, cell_id: str, names: Sequence[str] = ("",)) -> Path:
     """Returns where a cell's artifact lies on this node.
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from jobs.errors import DataError
 from workers.manifest import Entry
+from workers.tally import count
 
 
 class NodeCache:
@@ -52,7 +53,10 @@ class NodeCache:
             OSError: It cannot be reached, or the cache cannot be written.
         """
         folder = self.root / key
-        if all(_is_there(folder / name, entry) for name, entry in wanted.items()):
+        lacking = [name for name, entry in wanted.items() if not _is_there(folder / name, entry)]
+        count("cache_files", "hit", len(wanted) - len(lacking))
+        count("cache_files", "miss", len(lacking))
+        if not lacking:
             return folder
         with self._alone("\0".join([key, *sorted(wanted)])) as partial:
             for name, entry in wanted.items():
@@ -96,6 +100,7 @@ def _copy(chunks: Iterable[bytes], target: Path) -> str:
     sha256 = hashlib.sha256()
     with target.open("wb", buffering=0) as file:
         for chunk in chunks:
+            count("fetched_bytes", "results", len(chunk))
             sha256.update(chunk)
             view = memoryview(chunk)
             with naming(target):

@@ -6,7 +6,7 @@ from jobs.capability_work import AblationWork, EvalWork, GenerateWork, Memorizat
 from jobs.cells import Cell
 from jobs.events import Progress, Started
 from jobs.finetune_work import SensitivityWork
-from jobs.sources import Source
+from jobs.sources import Produced, Source
 from jobs.winrate_work import RespondWork
 from jobs.work import CheckpointWork, GeometryWork, HeadWork, LossWork, precision
 from workers import artifacts
@@ -17,6 +17,7 @@ from workers.measure import Rows, checkpoint_rows, geometry_rows, head_rows, los
 from workers.sensitivity import sensitivity_rows
 from workers.sequences import TokenSequences, load_sequences
 from workers.sweeps import sweep_rows
+from workers.tally import phase
 from workers.telling import Clock, Report, Task, finished, reporting_failure
 from workers.weight_files import are_pickled
 
@@ -38,7 +39,8 @@ def measure_checkpoint(
         task.device,
         are_pickled(source),
     )
-    take_chat_template(loaded.tokenizer, source, weights)
+    if isinstance(source, Produced):
+        take_chat_template(loaded.tokenizer, weights)
     load_seconds = clock.lap()
     texts: dict[str, list[Cell]] = {}
     asking: list[Cell] = []
@@ -146,6 +148,7 @@ def _of_text(
             raise ValueError(f"a cell of kind {cell.work.kind} reads no text")
 
 
+@phase("forward")
 def _asked(
     cell: Cell, loaded: LoadedCheckpoint, task: Task, files: Files, report: Report
 ) -> dict[str, Rows]:

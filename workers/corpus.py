@@ -25,6 +25,7 @@ from jobs.errors import DataError
 from jobs.pico_spec import PicoCorpus
 from workers import curriculum, facts
 from workers.english import documents, source_fingerprint, split
+from workers.tally import phase
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -76,6 +77,7 @@ def _write_records(path: Path, records: Iterable[facts.Record]) -> None:
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
+@phase("make")
 def build(
     parameters: PicoCorpus, source: str, folder: Path, report: Callable[[int, int], None]
 ) -> dict[str, object]:

@@ -38,6 +38,7 @@ from workers.documents import read_documents
 from workers.hub import load_tokenizer
 from workers.kernels.suffix_array import SuffixArray
 from workers.sequences import tokenized, tokenizer_fingerprint
+from workers.tally import phase
 
 INDEX_FILES = ("tokenized.0", "offset.0", "table.0", "index.json")
 
@@ -53,6 +54,7 @@ _TOLD = 512
 Report = Callable[[int, int], None]
 
 
+@phase("make")
 def build_index(
     work: IndexWork, files: Files, tokenizer: Path, folder: Path, report: Report
 ) -> dict[str, Any]:

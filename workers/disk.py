@@ -114,6 +114,15 @@ class Disk:
                     holder.say(holder.claim.pins)
         return True
 
+    def usage(self) -> tuple[int, int]:
+        """Returns the bytes that lie in the folder, and its budget.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        used = sum(file.bytes for file in self._scan().values())
+        return used, self._limit(used)
+
     def verified(self, files: Mapping[Path, str]) -> set[Path]:
         """Returns which files were found to have these hashes and haven't changed since.
 
@@ -173,7 +182,8 @@ class Disk:
     def _limit(self, on_disk: int) -> int:
         if self._budget is not None:
             return self._budget
-        return on_disk + int(shutil.disk_usage(self.root).free * _FREE_SHARE)
+        there = next(path for path in (self.root, *self.root.parents) if path.exists())
+        return on_disk + int(shutil.disk_usage(there).free * _FREE_SHARE)
 
     def _too_large(self, size: int, budget: int) -> DataError:
         if self._budget is None:

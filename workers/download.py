@@ -21,6 +21,7 @@ from jobs.errors import DataError
 from jobs.sources import HubFile
 from workers.cache import naming
 from workers.disk import INCOMPLETE
+from workers.tally import count
 
 if TYPE_CHECKING:
     import httpx
@@ -31,9 +32,7 @@ _TRANSFERS = 3
 _FIRST_WAIT_SECONDS = 1.0
 _WAIT_GROWTH = 4.0
 _LONGEST_WAIT_SECONDS = 60.0
-_PARTIAL_CONTENT = 206
-_RANGE_REFUSED = 416
-_TOO_MANY = 429
+_PARTIAL_CONTENT, _RANGE_REFUSED, _TOO_MANY = 206, 416, 429
 _PASSING = {408, _RANGE_REFUSED, 425, _TOO_MANY}
 _SERVERS_FAULT = 500
 
@@ -241,6 +240,7 @@ def _fetch(partial: _Partial, wanted: Wanted) -> tuple[str, float | None]:
             if partial.size and not _goes_on(response, partial.size):
                 partial.restart()
             for chunk in response.iter_bytes():
+                count("fetched_bytes", "hub", len(chunk))
                 partial.add(chunk)
             return "the connection ended early", None
     except OfflineModeIsEnabled:

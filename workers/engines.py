@@ -17,6 +17,7 @@ import numpy as np
 from jobs.errors import DataError
 from jobs.posttrain_work import Sampling
 from workers.hub import load_tokenizer
+from workers.tally import phase
 from workers.weights import read_weights
 
 # Lengths are rounded up to these, so that another set of problems seldom needs another engine.
@@ -123,6 +124,7 @@ def holding(folder: ModelFolder, sampling: Sampling, device: str, length: int) -
 
     Raises:
         DataError: An engine that isn't installed, or refuses the model or the temperature.
+        CellError: An engine that needs more GPUs than there are.
     """
     if sampling.engine == "vllm" and sampling.temperature < _LEAST_TEMPERATURE:
         raise DataError(
@@ -134,9 +136,11 @@ def holding(folder: ModelFolder, sampling: Sampling, device: str, length: int) -
     if engine is not None and not engine.fits(folder, sampling, device, length):
         engine.stop()
         engine = None
-    engine = engine or _started(folder, sampling, device, length)
+    with phase("load"):
+        engine = engine or _started(folder, sampling, device, length)
     try:
-        engine.load(folder)
+        with phase("load"):
+            engine.load(folder)
         yield engine
     except BaseException:
         # What it still has to do, or what its weights are, nobody knows.
@@ -151,6 +155,7 @@ def let_go() -> None:
         _held.pop().stop()
 
 
+@phase("load")
 def read_folder(weights: Path, tokenizer: Path, digest: str, pickled: bool) -> ModelFolder:
     """Reads all that an engine must know of a checkpoint, its weights once.
 

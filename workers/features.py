@@ -15,6 +15,7 @@ from jobs.errors import DataError
 from workers.hub import float64_device
 from workers.kernels.moments import MomentAccumulator
 from workers.sequences import TokenSequences
+from workers.tally import phase
 
 _LOGITS_AT_ONCE = 2**25
 _ROWS_AT_ONCE = 1024
@@ -40,6 +41,7 @@ class ForwardPass:
     swept: dict[int, torch.Tensor] = field(default_factory=dict)
 
 
+@phase("forward")
 @torch.no_grad()
 def forward_pass(
     model: Any,

@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from jobs.errors import DataError
-from jobs.sources import CHAT_TEMPLATE_FILE, Produced, Source
+from jobs.sources import CHAT_TEMPLATE_FILE
 from workers.architecture import check_config, check_sizes
+from workers.tally import phase
 from workers.weights import StoredWeights, read_weights, weight_files
 
 # A bar for every load would tear the run's own progress apart.
@@ -62,6 +63,7 @@ class LoadedCheckpoint(LoadedModel):
         return len(self.tokenizer)
 
 
+@phase("load")
 def load_checkpoint(
     path: Path, tokenizer: Path, dtype: str, device: str, allow_bin: bool = False
 ) -> LoadedCheckpoint:
@@ -129,7 +131,7 @@ def load_tokenizer(folder: Path) -> Any:
         ) from error
 
 
-def take_chat_template(tokenizer: Any, source: Source, weights: Path) -> None:
+def take_chat_template(tokenizer: Any, weights: Path) -> None:
     """Gives a tokenizer without a chat template the one that a chain has trained its model with.
 
     A chain's checkpoints are read by the tokenizer of the checkpoint that it began from, so that
@@ -137,11 +139,10 @@ def take_chat_template(tokenizer: Any, source: Source, weights: Path) -> None:
 
     Args:
         tokenizer: The tokenizer.
-        source: What the checkpoint is; only what a chain has made is known by its template too.
-        weights: Its folder.
+        weights: Folder of a checkpoint that a chain made: others aren't known by their template.
     """
     template = weights / CHAT_TEMPLATE_FILE
-    if isinstance(source, Produced) and not tokenizer.chat_template and template.is_file():
+    if not tokenizer.chat_template and template.is_file():
         tokenizer.chat_template = template.read_text(encoding="utf-8")
 
 

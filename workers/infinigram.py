@@ -39,6 +39,7 @@ from workers.kernels.suffix_array import InfiniGram, SuffixArray
 from workers.measure import Rows
 from workers.scoring import LoadedModel, TokenRequest
 from workers.sequences import tokenizer_fingerprint
+from workers.tally import phase
 
 _SAMPLED_TOKENS = 2**20
 _ANOTHER = "index the corpus in the suite's own tokens"
@@ -61,6 +62,7 @@ class Answers:
     floor: float
 
 
+@phase("make")
 def look_up(
     work: InfinigramWork,
     files: Files,

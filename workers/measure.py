@@ -24,6 +24,7 @@ from workers.spectra import (
     number_or_none,
     spectral_columns,
 )
+from workers.tally import phase
 from workers.weight_files import fingerprint
 
 Rows = list[dict[str, Any]]
@@ -60,6 +61,7 @@ def checkpoint_rows(checkpoint: LoadedCheckpoint, source: Source) -> Rows:
     ]
 
 
+@phase("fit")
 def geometry_rows(
     work: GeometryWork,
     checkpoint: LoadedModel,
@@ -107,6 +109,7 @@ def geometry_rows(
     return [last, *others], [side]
 
 
+@phase("fit")
 def head_rows(work: HeadWork, checkpoint: LoadedModel, sequences: TokenSequences | None) -> Rows:
     """Returns the row of table `head`; without the columns of overlaps, unless the work asks them.
 
@@ -165,6 +168,7 @@ def head_rows(work: HeadWork, checkpoint: LoadedModel, sequences: TokenSequences
     return [row]
 
 
+@phase("fit")
 def loss_rows(work: LossWork, sequences: TokenSequences, passed: ForwardPass) -> Rows:
     """Returns the row of table `evals`: mean token loss, its error clustered by sequence.
 

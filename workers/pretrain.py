@@ -25,6 +25,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from jobs.errors import DataError, DivergedError
 from jobs.pico_spec import PicoModel
 from workers.corpus import END_OF_TEXT
+from workers.tally import phase
 from workers.threads import fixed_threads
 
 _BETAS = (0.9, 0.95)
@@ -206,6 +207,7 @@ def _optimizer_step(
     return [loss.item(), norm.item(), rate]
 
 
+@phase("train")
 def pretrain(
     model: PicoModel, corpus: Path, folder: Path, report: Callable[[int, int], None]
 ) -> list[dict[str, object]]:

@@ -12,6 +12,7 @@ from jobs.cells import Cell
 from jobs.errors import DataError
 from jobs.events import Progress, Started
 from jobs.posttrain_work import PassKWork, Records, SampleWork
+from jobs.sources import Produced
 from workers import artifacts
 from workers.artifacts import ROWS, Files
 from workers.engines import Asked, ModelFolder, holding, read_folder
@@ -21,6 +22,7 @@ from workers.hub import take_chat_template
 from workers.kernels import passk
 from workers.measure import Rows
 from workers.problems import Problem, has_template, load_problems, problem_ids
+from workers.tally import phase
 from workers.telling import Clock, Report, Task, finished, reporting_failure
 from workers.weight_files import are_pickled
 
@@ -81,7 +83,8 @@ def _sample(cells: Sequence[Cell], task: Task, files: Files, report: Report, clo
         ExitStack() as stack,
     ):
         folder = read_folder(weights, tokenizer, checkpoint.digest, are_pickled(checkpoint.source))
-        take_chat_template(folder.tokenizer, checkpoint.source, weights)
+        if isinstance(checkpoint.source, Produced):
+            take_chat_template(folder.tokenizer, weights)
         known: _Known = {}
         for cell in cells:
             with reporting_failure([cell], report):
@@ -122,7 +125,7 @@ def _sample_one(
     def progress(done: int, total: int) -> None:
         report(Progress(cell.id, done * work.sampling.samples, total * work.sampling.samples))
 
-    with holding(folder, work.sampling, device, length) as engine:
+    with holding(folder, work.sampling, device, length) as engine, phase("sample"):
         name, sampled = engine.name, engine.sample(asked, work.sampling, progress)
     texts = [
         _texts(folder.tokenizer, each.ids, tokens)
@@ -130,11 +133,12 @@ def _sample_one(
     ]
     # All at once, so that one that is slow to grade holds up no other.
     chosen = [problems[place] for place in places for _ in range(work.sampling.samples)]
-    grades = read.grade(
-        [problem.prompt for problem in chosen],
-        [problem.reference for problem in chosen],
-        [text for of_problem in texts for text in of_problem],
-    )
+    with phase("grade"):
+        grades = read.grade(
+            [problem.prompt for problem in chosen],
+            [problem.reference for problem in chosen],
+            [text for of_problem in texts for text in of_problem],
+        )
     rows = [
         _row(
             work,

@@ -20,6 +20,7 @@ from jobs.streams import HubStream
 from jobs.text_spec import Sequences
 from workers.documents import read_documents
 from workers.hub import load_tokenizer
+from workers.tally import phase
 
 _BATCH = 512
 
@@ -121,6 +122,7 @@ def save_sequences(sequences: TokenSequences, folder: Path) -> None:
     (folder / "sequences.json").write_text(json.dumps(about))
 
 
+@phase("make")
 def draw_sequences(
     text: TextFiles | Path | HubStream,
     draw: Sequences,

@@ -26,6 +26,7 @@ from jobs.sources import HubFile, HubFolder
 from workers.disk import LEDGER, Disk
 from workers.download import Wanted, Watch, download, hash_of
 from workers.network import Network, at_once
+from workers.tally import count
 
 Progress = Callable[[int, int], None]
 """Told how much of how much is done."""
@@ -66,6 +67,7 @@ class HubCache:
         _check(source)
         there = self._found_elsewhere(source, progress)
         if there is not None:
+            count("cache_files", "hit", len(there))
             yield self._folder(source, there)
             return
         blobs = _blobs(source)
@@ -100,6 +102,14 @@ class HubCache:
             return None
         return True
 
+    def usage(self) -> tuple[int, int]:
+        """Returns the bytes that lie in the cache of hub files, and the most that may.
+
+        Raises:
+            OSError: The cache cannot be read.
+        """
+        return self._disk.usage()
+
     def _supply(self, blobs: Mapping[str, Wanted], progress: Progress, *, needed: bool) -> None:
         """Sees to it that the files are here, whole and right."""
         total = sum(wanted.file.size for wanted in blobs.values())
@@ -108,7 +118,11 @@ class HubCache:
         def tell() -> None:
             progress(sum(done.values()), total)
 
-        while self._lacking(blobs):
+        lacking = self._lacking(blobs)
+        if needed:
+            count("cache_files", "hit", len(blobs) - len(lacking))
+            count("cache_files", "miss", len(lacking))
+        while lacking:
             with self._network.turn(needed, tell) as overtaken:
                 # Looked at again: another process may have fetched them while this one waited.
                 lacking = self._lacking(blobs)
@@ -118,6 +132,7 @@ class HubCache:
                 jobs = {key: self._fetching(key, blobs[key]) for key in order}
                 if at_once(jobs, done, tell, overtaken):
                     break
+            lacking = self._lacking(blobs)
         progress(total, total)
 
     def _lacking(self, blobs: Mapping[str, Wanted]) -> set[str]:

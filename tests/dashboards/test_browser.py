@@ -1,5 +1,6 @@
 """The report in a real Chromium that can reach no network."""
 
+import csv
 import shutil
 import time
 from collections.abc import Iterator
@@ -57,6 +58,22 @@ def wait(browser: Any, condition: str) -> None:
         time.sleep(0.05)
 
 
+def assert_rows_can_be_downloaded(browser: Any, folder: Path) -> None:
+    behaviour = {"behavior": "allow", "downloadPath": str(folder)}
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
+    browser.execute_script("document.querySelector('button[data-figure=rankme]').click()")
+    end = time.monotonic() + 30
+    while not (file := folder / "rankme.csv").exists():
+        assert time.monotonic() < end, "no file was downloaded"
+        time.sleep(0.05)
+    with file.open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    drawn = browser.execute_script("return drawings.rankme.rows.length")
+    assert len(rows) == drawn > 2 * len(STEPS)
+    assert {HOSTILE in row["label"] for row in rows} == {True, False}
+    assert [float(row["value"]) for row in rows if HOSTILE in row["label"]] == list(FALL)
+
+
 @pytest.mark.slow
 def test_page_in_a_browser(results: Path, browser: Any) -> None:
     synthetic.pico_like(results, steps=STEPS)
@@ -78,12 +95,13 @@ def test_page_in_a_browser(results: Path, browser: Any) -> None:
                 "return [all.length, all.filter(d => !d.querySelector('svg path')).length,"
                 " document.documentElement.scrollWidth - innerWidth]"
             )
-            assert (drawings, empty) == (8, 0)
+            assert (drawings, empty) == (11, 0)
             assert wide <= 0, f"the page is {wide} px wider than {width} px"
             assert browser.get_log("browser") == []
     browser.execute_script("document.querySelector('input[value=tokens]').click()")
     title = "document.querySelector('#figure-rankme svg').textContent"
     wait(browser, f"{title}.includes('training tokens (log scale; linear below 1,024)')")
+    assert_rows_can_be_downloaded(browser, results.parent)
     fetched = browser.execute_script(
         "return performance.getEntriesByType('resource').map(entry => entry.name)"
     )

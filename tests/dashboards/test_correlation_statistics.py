@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from dashboards import correlation_statistics as ours
-from dashboards.correlations import correlate
+from dashboards.series_correlations import correlate
 from dashboards.turns import Array
 
 _values = st.integers(-50, 50)

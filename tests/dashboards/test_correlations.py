@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboards.correlations import SCHEMA, correlate, correlations
+from dashboards.correlations import SCHEMA, correlations
 from dashboards.finetune_trials import read_arms
 from dashboards.query import load
+from dashboards.series_correlations import correlate
 from tests.dashboards import synthetic
 from tests.dashboards.finetune_scenarios import finetune
 

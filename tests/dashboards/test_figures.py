@@ -33,7 +33,7 @@ def encodings(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_every_quantity_is_drawn_against_step_and_tokens(pico: Path) -> None:
     drawn = by_key(pico)
-    assert list(drawn) == [quantity.key for quantity in TRAJECTORIES] + ["layers-0", "layers-1"]
+    assert list(drawn) == [quantity.key for quantity in TRAJECTORIES]
     for figure in drawn.values():
         assert list(figure.specs) == list(AXES)
 

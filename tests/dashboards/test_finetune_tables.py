@@ -196,8 +196,9 @@ def test_settings_that_differ_in_more_than_the_task_are_told_apart(results: Path
 def test_every_figure_can_be_drawn_and_has_words(everything: Path) -> None:
     figures = {figure.key: figure for figure in finetune_figures(read(everything))}
     assert set(figures) == {
-        "finetune-norm-cv", "finetune-step", "causal-net_gain-0", "causal-finetunability-0",
-        "updates-absolute-0", "updates-relative-0", "rates-0-0",
+        "finetune-norm-cv", "finetune-overlap-std", "finetune-step", "causal-change",
+        "causal-net_gain-0", "causal-finetunability-0", "updates-absolute-0", "updates-relative-0",
+        "rates-0-0",
     }  # fmt: skip
     for figure in figures.values():
         assert len(figure.alternative) > 60

@@ -187,3 +187,19 @@ def test_import_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_is_read_once_is_the_same_and_stays_so(results: Path) -> None:
+    synthetic.geometry(results, "pico-64", 0, 20.0)
+    light = ["rankme", "step"]
+    before = query.load("geometry", results, columns=light)
+    with query.read_once():
+        first = query.load("geometry", results, columns=light)
+        assert first.equals(before, check_metadata=True)
+        synthetic.geometry(results, "pico-64", 1, 30.0)
+        assert query.load("geometry", str(results), columns=light).equals(before)
+        assert query.load("geometry", results, columns=["d"]).num_rows == 1
+        assert query.load("geometry", results, columns=[*light, "spectrum"]).num_rows == 2
+        phases = query.load("phases", results)
+        assert query.load("phases", results, columns=["model"]).equals(phases.select(["model"]))
+    assert query.load("geometry", results, columns=light).num_rows == 2

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.report import write_results
 from dashboards import report
+from dashboards.page_data import unpacked
 from jobs.errors import StoreError
 from tests.dashboards import synthetic
 
@@ -110,7 +112,7 @@ def test_names_stay_text(results: Path) -> None:
     assert HOSTILE in "".join(elements.text)
     assert HOSTILE not in page
     specs = json.loads(elements.scripts[0])
-    assert specs["rankme"]["rows"][0]["label"] == HOSTILE
+    assert unpacked(specs["rankme"]["data"])[0]["label"] == HOSTILE
 
 
 def test_page_loads_nothing_from_elsewhere(results: Path) -> None:
@@ -142,7 +144,7 @@ def test_page_is_small_and_written_at_once(results: Path) -> None:
 def test_every_figure_has_a_heading_and_words(results: Path) -> None:
     elements = Elements(rendered(synthetic.pico_like(results, steps=STEPS)))
     drawings = [a for tag, a in elements.tags if a.get("role") == "img"]
-    assert len(drawings) == 8
+    assert len(drawings) == 11
     assert all(len(a["aria-label"] or "") > 80 for a in drawings)
     figures = [a for tag, a in elements.tags if tag == "figure"]
     names = {a["id"] for _, a in elements.tags if "id" in a}
@@ -209,3 +211,12 @@ def test_time_of_many_checkpoints(results: Path, capsys: pytest.CaptureFixture[s
     with capsys.disabled():
         print(f"\nreport of {len(steps)} checkpoints × 2 models: {seconds:.2f} s")
     assert path.read_text(encoding="utf-8").count("<tr>") > 2 * len(steps)
+
+
+def test_many_checkpoints_by_many_layers_stay_a_small_page(results: Path) -> None:
+    write_results(results, checkpoints=60, layers=33, sequences=20)
+    path = Path(report.render(results, "many"))
+    assert path.stat().st_size < 5_000_000
+    drawings = json.loads(Elements(path.read_text(encoding="utf-8")).scripts[0])
+    assert drawings["layers-rankme-0"]["data"]["n"] == 60 * 33
+    assert drawings["rankme"]["data"]["n"] == 60

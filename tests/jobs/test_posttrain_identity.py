@@ -8,10 +8,10 @@ from pydantic import ValidationError
 
 from jobs.capability_spec import ChatLoss
 from jobs.cells import Cell
-from jobs.posttrain_spec import Adapters, PassK, TrainingStage
+from jobs.posttrain_spec import Adapters, Chain, PassK, TrainingStage
 from jobs.posttrain_work import HubRecords
 from jobs.sources import Produced
-from jobs.work import Work
+from jobs.work import Work, gpus
 from tests.jobs.posttrain_works import (
     CHATS,
     FILES,
@@ -55,8 +55,14 @@ SAMPLING_CHANGES: tuple[dict[str, Any], ...] = (
     {"threads": 2},
     {"time_limit": 1.0},
     {"dtype": "bfloat16"},
+    {"tensor_parallel": 2},
 )
 HUB = HubRecords("hub", "a/b", None, "train", "0" * 40, None)
+
+
+def _chain(processes: int, **stage: Any) -> Chain:
+    stages = (TrainingStage(data="sums", steps=8, **stage),)
+    return Chain(name="tuned", suite="tiny", stages=stages, processes=processes)
 
 
 def _id(work: Work) -> str:
@@ -80,6 +86,7 @@ def test_every_setting_of_the_sampling_is_part_of_an_id(change: dict[str, Any]) 
         (POSTTRAIN, {"seed": 1}),
         (POSTTRAIN, {"threads": 2}),
         (POSTTRAIN, {"dtype": "bfloat16"}),
+        (POSTTRAIN, {"processes": 2}),
         (POSTTRAIN, {"records": FILES}),
         (POSTTRAIN, {"records": HUB}),
         (POSTTRAIN, {"records": replace(SUMS, corpus=B)}),
@@ -130,6 +137,14 @@ def test_new_settings_leave_older_ids_alone() -> None:
     assert HUB.identity.keys() == {"repository", "config", "split", "commit", "limit"}
 
 
+def test_one_process_and_one_gpu_go_without_saying() -> None:
+    assert "processes" not in POSTTRAIN.parameters
+    assert SAMPLING.parameters.keys() == vars(SAMPLING).keys() - {"tensor_parallel"}
+    assert (gpus(POSTTRAIN), gpus(SAMPLE), gpus(PASSK)) == (1, 1, 1)
+    assert gpus(replace(POSTTRAIN, processes=4)) == 4
+    assert gpus(replace(SAMPLE, sampling=replace(SAMPLING, tensor_parallel=2))) == 2
+
+
 def test_names_are_no_part_of_an_id() -> None:
     renamed = STAGE.model_copy(update={"data": "others"})
     for records in (SUMS, FILES, HUB):
@@ -163,6 +178,18 @@ def test_samples_of_a_checkpoint_share_a_group_and_stages_stand_alone() -> None:
         (
             lambda: TrainingStage(method="rlvr", data="sums", steps=8, batch_size=24),
             "must be a multiple of completions",
+        ),
+        (
+            lambda: PassK(problems=("sums",), tensor_parallel=2, engine="transformers"),
+            "tensor_parallel = 2 is for vLLM alone, and engine is transformers",
+        ),
+        (
+            lambda: _chain(3, method="dpo"),
+            "batch_size = 16 of stage dpo must be a multiple of processes = 3",
+        ),
+        (
+            lambda: _chain(4, method="rlvr", completions=8),
+            "accumulation / processes = 4 of stage rlvr must be a multiple of completions = 8",
         ),
     ],
 )

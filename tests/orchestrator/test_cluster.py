@@ -227,3 +227,12 @@ def test_actors_follow_cores_and_gpus(two_nodes: Cluster) -> None:
     two_nodes.add_node(num_cpus=2, num_gpus=2)
     assert cluster.divide("auto", None, 99) == Shape(2, 1, 1, "cuda")
     assert cluster.divide("cpu", None, 99) == Shape(6, 1, 0, "cpu")
+    assert cluster.divide("auto", None, 99, 2) == Shape(1, 1, 2, "cuda")
+    two_nodes.add_node(num_cpus=1, num_gpus=5)
+    shape = cluster.divide("auto", None, 99, 2)  # One GPU of the second node is left over.
+    assert shape == Shape(3, 1, 2, "cuda")
+    machines = cluster.machines_of(shape)
+    assert (machines.workers, machines.gpus) == (3, 6)
+    assert cluster.divide("auto", None, 99, 5) == Shape(1, 1, 5, "cuda")
+    with pytest.raises(UsageError, match="--gpus-per-worker 6, but no node has so many GPUs"):
+        cluster.divide("auto", None, 99, 6)

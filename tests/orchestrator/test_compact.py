@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dashboards.provenance import provenance_table
 from dashboards.query import load, provenance
-from dashboards.tables import provenance_table
 from jobs import layout
 from jobs.cells import Cell
 from jobs.errors import StoreError

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
 from jobs.capability_work import ChatsWork
 from jobs.cells import Cell
@@ -16,7 +17,7 @@ from jobs.work import LossWork
 from orchestrator.plan import make_plan
 from tests.conftest import Texts
 from tests.hub.server import LocalHub
-from tests.orchestrator.local_study import write_study
+from tests.orchestrator.local_study import run_here, write_study
 
 CHAIN = """
 [training.chats]
@@ -206,12 +207,36 @@ def test_empty_and_malformed_records_are_refused(chain: str, tmp_path: Path) -> 
 
 
 def test_more_batches_than_anyone_samples_are_refused(chain: str) -> None:
-    problems = "suites=[{kind='pico', corpus={heldout_problems=100000000}}]"
     changes = [
-        problems,
+        "suites=[{kind='pico', corpus={heldout_problems=100000000}}]",
         "posttrain=[{name='c', suite='pico', stages=[{method='sft', data='chats', steps=1}]}]",
+        "training.problems={kind='pico', form='heldout_problems'}",
+        "passk.suites=['pico']",
+        "datasets.words={kind='pico', sequences=8, sequence_length=8}",
     ]
-    changes += ["training.problems={kind='pico', form='heldout_problems'}", "passk.suites=['pico']"]
-    changes += ["datasets.words={kind='pico', sequences=8, sequence_length=8}"]
     with pytest.raises(StudyError, match=r"more than 100000 cells.*raise passk.batch"):
         _cells(chain, *changes)
+
+
+def test_processes_and_gpus_reach_the_cells(chain: str) -> None:
+    cells = _cells(chain, "posttrain.tuned.processes=2", "posttrain.tuned.stages.1.completions=8")
+    assert {c.work.processes for c in cells if isinstance(c.work, PosttrainWork)} == {2}
+    cells = _cells(chain, "passk.engine=vllm", "passk.tensor_parallel=2")
+    sampling = {c.work.sampling for c in cells if isinstance(c.work, SampleWork)}
+    assert {each.tensor_parallel for each in sampling} == {2}
+
+
+def test_too_few_gpus_are_told_of_before_anything_runs(
+    chain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
+    results = tmp_path / "results"
+    options = ["--study", chain, "--results", str(results), "--executor", "inline"]
+    changes = ["--set", "posttrain.tuned.processes=2"]
+    changes += ["--set", "posttrain.tuned.stages.1.completions=8"]
+    outcome = run_here(capsys, "posttrain", *options, *changes)
+    assert outcome.code == 2
+    assert "needs 2 GPUs at once, and a worker has 1" in outcome.err
+    assert not (results / "artifacts").exists()

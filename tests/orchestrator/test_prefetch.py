@@ -58,6 +58,9 @@ class _Hub:
             raise OSError("no such host")
         return None if source == weights(2) else source not in self.too_large
 
+    def usage(self) -> tuple[int, int]:
+        return 0, 0
+
     def let_go(self, count: int) -> None:
         """Ends so many prefetches, those under way first."""
         self._let_go.release(count)
@@ -206,6 +209,9 @@ class _NotingHub:
         while source == weights(2):
             time.sleep(1)
         return True
+
+    def usage(self) -> tuple[int, int]:
+        return 0, 0
 
 
 def _note(folder: Path, source: HubFolder) -> Path:

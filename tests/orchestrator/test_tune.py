@@ -227,3 +227,25 @@ def test_workers_share_a_gpu_and_leave_nothing_behind(
         process.wait(30)
     assert "tune" not in {thread.name for thread in threading.enumerate()}
     assert artifacts() == before
+
+
+def test_a_worker_has_several_gpus_of_one_node(
+    cluster: Cluster, executor: Watched, tmp_path: Path
+) -> None:
+    executor.close()
+    cluster.add_node(num_cpus=2, num_gpus=4)
+    connect(cluster.address)
+    shape = divide("cuda", None, 2, gpus_per_worker=2)
+    assert shape == Shape(2, 1, 2, "cuda")
+    pairs = Watched(open_executor(tmp_path, shape))
+    try:
+        seen = [
+            pairs.run(opened.slot, make("sleep", number), "cuda")["visible"]
+            for number, opened in enumerate(pairs.all_open())
+            for make in (cell, training)
+        ]
+    finally:
+        pairs.close()
+    assert seen[0] == seen[1]
+    assert seen[2] == seen[3]
+    assert sorted(",".join({seen[0], seen[2]}).split(",")) == ["0", "1", "2", "3"]

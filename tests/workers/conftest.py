@@ -1,5 +1,6 @@
 """What the workers' tests share: a loaded checkpoint, its pass, and cells to run."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from jobs.cells import Cell
 from tests.conftest import Texts
 from tests.workers.measured import SEQUENCES, measure_pass
 from tests.workers.tasks import prepare, small_study
-from workers import disk, download, network
+from workers import disk, download, network, tally
 from workers.features import ForwardPass
 from workers.hub import LoadedCheckpoint, load_checkpoint
 
@@ -33,6 +34,15 @@ def cells(tiny_series: Path, texts: Texts, tmp_path: Path) -> list[Cell]:
 @pytest.fixture
 def tokenizer(tiny_series: Path) -> Path:
     return tiny_series / "step0"
+
+
+@pytest.fixture
+def counted() -> Callable[[tally.Counted, str], float]:
+    """Tells how much of something this process has counted since the test began."""
+    before = tally.counts()
+    return lambda what, label: (
+        tally.counts().get((what, label), 0.0) - before.get((what, label), 0.0)
+    )
 
 
 @pytest.fixture

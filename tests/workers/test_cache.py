@@ -58,11 +58,16 @@ def test_a_file_is_fetched_once(tmp_path: Path) -> None:
     assert sorted(asked) == sorted(FILES)
 
 
-def test_a_file_that_lost_bytes_in_the_cache_is_fetched_again(tmp_path: Path) -> None:
+def test_a_file_that_lost_bytes_in_the_cache_is_fetched_again(
+    tmp_path: Path, counted: Callable[[str, str], float]
+) -> None:
     fetch(tmp_path, lambda name: in_two(FILES[name]))
     os.truncate(tmp_path / KEY / "step8/model", 100)
     fetch(tmp_path, lambda name: in_two(FILES[name]))
     assert visible(tmp_path) == in_cache()
+    sizes = {name: len(data) for name, data in FILES.items()}
+    assert counted("fetched_bytes", "results") == sum(sizes.values()) + sizes["step8/model"]
+    assert (counted("cache_files", "miss"), counted("cache_files", "hit")) == (4, 2)
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b + b"x", lambda b: b"W" + b[1:]])

@@ -1,7 +1,9 @@
 """Everything that is asked of a checkpoint comes from one load of it, whatever fails beside it."""
 
 import json
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +68,20 @@ def _supplied(study: Study, results: Path) -> list[list[Cell]]:
 
 @pytest.mark.slow
 def test_one_load_serves_every_measurement_of_a_checkpoint(
-    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study: Study,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    counted: Callable[[str, str], float],
 ) -> None:
+    began = time.perf_counter()
     groups = _supplied(study, tmp_path)
     loads: list[Path] = []
 
-    def counted(*args: Any) -> Any:
+    def loading(*args: Any) -> Any:
         loads.append(args[0])
         return load_checkpoint(*args)
 
-    monkeypatch.setattr(checkpoint_task, "load_checkpoint", counted)
+    monkeypatch.setattr(checkpoint_task, "load_checkpoint", loading)
     monkeypatch.setattr("workers.hub.load_checkpoint", raising(AssertionError("a second way")))
     for cells in groups:
         events = run_cells(cells, tmp_path)
@@ -101,6 +107,10 @@ def test_one_load_serves_every_measurement_of_a_checkpoint(
         assert outcomes.num_rows == QUESTIONS
     assert len(loads) == len(groups) == 3
     assert len(set(loads)) == 3
+    parts = ("make", "fetch", "load", "forward", "fit")
+    seconds = [counted("phase_seconds", part) for part in parts]
+    assert min(seconds) > 0
+    assert sum(seconds) <= time.perf_counter() - began
 
 
 @pytest.mark.slow

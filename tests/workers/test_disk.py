@@ -56,6 +56,19 @@ def use(disk: Disk, *keys: str, voluntary: bool = False) -> bool:
     return True
 
 
+def test_usage_is_what_lies_there_and_what_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free if path == tmp_path else 1 / 0)
+    disk = Disk(tmp_path / "not/yet")
+    assert disk.usage() == (0, 800)
+    monkeypatch.undo()
+    disk = Disk(tmp_path, BUDGET)
+    use(disk, *list(SIZES)[:1])
+    assert disk.usage() == (next(iter(SIZES.values())), BUDGET)
+
+
 def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
     disk = Disk(tmp_path, BUDGET)
     for key in ("a/3", "b/4", "b/5", "a/3"):

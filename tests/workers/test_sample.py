@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +39,9 @@ def step(tiny_series: Path) -> Path:
     return tiny_series / "step100"
 
 
-def test_rows_tell_all_of_the_samples(step: Path, tmp_path: Path) -> None:
+def test_rows_tell_all_of_the_samples(
+    step: Path, tmp_path: Path, counted: Callable[[str, str], float]
+) -> None:
     cell = sample_cell(step, records_of(tmp_path))
     events = run_cells([cell], tmp_path)
     (finished,) = kinds(events, Finished)
@@ -58,6 +60,10 @@ def test_rows_tell_all_of_the_samples(step: Path, tmp_path: Path) -> None:
         assert [answer is not None for answer in row["answers"]] == row["well_formed"]
     assert len({text for row in rows for text in row["texts"]}) > 6
     assert kinds(events, Progress)[-1] == Progress(cell.id, 24, 24)
+    sampled = sum(sum(row["tokens_sampled"]) for row in rows)
+    assert counted("sampled_tokens", "transformers") == sampled
+    for phase in ("load", "sample", "grade"):
+        assert counted("phase_seconds", phase) > 0
 
 
 def test_samples_do_not_depend_on_what_shares_their_run(step: Path, tmp_path: Path) -> None:

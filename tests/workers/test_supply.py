@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -44,6 +45,22 @@ def test_a_folder_has_the_files_and_they_come_once(local_hub: LocalHub, tmp_path
     found = scan_cache_dir(tmp_path / "hub")
     assert [repository.repo_id for repository in found.repos] == [NAME]
     assert found.size_on_disk == wanted.size
+
+
+def test_what_comes_and_what_was_there_is_counted(
+    local_hub: LocalHub, tmp_path: Path, counted: Callable[[str, str], float]
+) -> None:
+    wanted, ahead = source(local_hub, FILES), numbered(local_hub, 1)
+    cache = HubCache(tmp_path, 10**6)
+    assert cache.usage() == (0, 10**6)
+    local_hub.faults.cut("*.safetensors", 1000)
+    assert cache.prefetch(ahead)
+    fetch(cache, wanted)
+    fetch(cache, ahead)
+    assert counted("fetched_bytes", "hub") == local_hub.sent() == wanted.size + ahead.size
+    assert counted("cache_files", "miss") == len(FILES)
+    assert counted("cache_files", "hit") == 1
+    assert cache.usage() == (wanted.size + ahead.size, 10**6)
 
 
 def test_a_folder_has_no_file_that_was_not_asked_for(local_hub: LocalHub, tmp_path: Path) -> None:

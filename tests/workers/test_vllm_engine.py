@@ -4,14 +4,19 @@ What is done there is told by `observe`; the tests judge it.
 """
 
 import importlib.util
+import json
+import os
+import signal
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
+from jobs.errors import CellError
 from tests.workers.sampled import passk_cell, records_of, rows_of, sample_cell
 from tests.workers.tasks import kinds, run_cells
 
@@ -150,3 +155,109 @@ def test_the_process_is_as_before(observed: dict[str, Any]) -> None:
     before, after = observed["logits"]
     np.testing.assert_array_equal(before, after)
     assert observed["threads"]
+
+
+@pytest.fixture(scope="module")
+def split(tiny_series: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a process saw that split weights between two, until it was killed with them."""
+    folder = tmp_path_factory.mktemp("split")
+    process = get_context("spawn").Process(target=observe_split, args=(tiny_series, folder))
+    process.start()
+    process.join(500)
+    found: dict[str, Any] = json.loads((folder / "found.json").read_text())
+    left = [psutil.Process(pid) for pid in found["last"] if psutil.pid_exists(pid)]
+    found["exitcode"] = process.exitcode
+    found["left"] = psutil.wait_procs(left, timeout=20)[1]
+    return found
+
+
+def observe_split(series: Path, folder: Path) -> None:
+    """Samples from two checkpoints of two heads, with their weights split and whole."""
+    import torch
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    from workers import engines
+
+    exact = []
+    for name in ("first", "second"):
+        config = GPTNeoXConfig.from_pretrained(series / "step0")
+        config.hidden_size, config.num_attention_heads = 64, 2
+        model = GPTNeoXForCausalLM(config).eval()
+        model.save_pretrained(folder / name)
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            (folder / name / file).write_bytes((series / "step0" / file).read_bytes())
+        with torch.no_grad():
+            logprobs = torch.log_softmax(model(torch.tensor([PROMPT])).logits[0].double(), dim=-1)
+        exact.append([float(logprobs[n, token]) for n, token in enumerate(PROMPT[1:])])
+    records = records_of(folder)
+
+    def sampled(name: str, parallel: int) -> Any:
+        results = folder / str(len(list(folder.iterdir())))
+        results.mkdir()
+        changes: dict[str, Any] = {"temperature": 1.5, "tensor_parallel": parallel}
+        cell = sample_cell(folder / name, records, engine="vllm", **changes)
+        return [row["texts"] for row in rows_of([cell], results)]
+
+    def logprobs_of_prompt() -> list[float]:
+        (engine,) = engines._held
+        settings = __import__("vllm").SamplingParams(
+            max_tokens=1, prompt_logprobs=0, detokenize=False
+        )
+        (output,) = engine.llm.generate(  # type: ignore[attr-defined]
+            [{"prompt_token_ids": PROMPT}], settings, use_tqdm=False
+        )
+        told = zip(PROMPT[1:], output.prompt_logprobs[1:], strict=True)
+        return [found[token].logprob for token, found in told]
+
+    def members() -> list[int]:
+        found = psutil.Process().children(recursive=True)
+        return [child.pid for child in found if "VLLM" in " ".join(child.cmdline())]
+
+    found: dict[str, Any] = {"exact": exact, "swapped": []}
+    texts = []
+    for name in ("first", "second"):
+        texts.append(sampled(name, 2))
+        found["swapped"].append(logprobs_of_prompt())
+    found["members"], before = len(members()), members()
+    found["listening"] = sorted(
+        {
+            connection.laddr.ip
+            for pid in [os.getpid(), *before]
+            for connection in psutil.Process(pid).net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        }
+    )
+    found["equal"] = sampled("second", 1) == texts[1]
+    found["differ"] = texts[0] != texts[1]
+    found["stopped"] = members()
+    found["again"] = sampled("first", 2) == texts[0]
+    found["last"] = members()
+    (folder / "found.json").write_text(json.dumps(found))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_split_weights_give_the_same_probabilities(split: dict[str, Any]) -> None:
+    np.testing.assert_allclose(split["swapped"], split["exact"], atol=1e-5)
+    assert split["equal"]
+    assert split["again"]
+    assert split["differ"]
+
+
+def test_processes_of_split_weights_end_with_their_engine(split: dict[str, Any]) -> None:
+    assert split["members"] == len(split["last"]) == 2
+    assert set(split["listening"]) <= {"127.0.0.1"}
+    assert split["stopped"] == []
+    assert split["exitcode"] == -signal.SIGKILL
+    assert split["left"] == []
+
+
+def test_too_few_gpus_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from workers import vllm_engine
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    vllm_engine._check_devices(1, "cuda")
+    vllm_engine._check_devices(2, "cpu")
+    with pytest.raises(CellError, match="among 2 GPUs, and this worker has 1 → run `passk` with"):
+        vllm_engine._check_devices(2, "cuda:0")

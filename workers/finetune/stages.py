@@ -7,39 +7,36 @@ same bytes as one that was left alone.
 
 import copy
 import json
-import math
 import shutil
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
-from transformers import TrainerCallback
 from transformers.utils import logging as transformers_logging
 
 from jobs.cells import Cell
-from jobs.errors import DataError, DivergedError
+from jobs.errors import CellError, DataError
 from jobs.events import Progress, Started
 from jobs.posttrain_work import PosttrainWork
-from jobs.sources import TOKENIZER_FILES
+from jobs.sources import Produced
 from workers import artifacts
 from workers.artifacts import ROWS, Files
-from workers.finetune import chats, rlvr
+from workers.finetune import group, rlvr
+from workers.finetune.keeping import Keeper, Publisher
 from workers.finetune.trainers import trainer_of
 from workers.grade import grader
-from workers.hub import load_checkpoint
+from workers.hub import load_checkpoint, take_chat_template
 from workers.measure import Rows
-from workers.records import load_records
+from workers.records import Record, load_records
+from workers.tally import phase
 from workers.telling import Clock, Report, Task, finished, reporting_failure
 from workers.threads import fixed_threads
 
-_TEMPLATE = "chat_template.jinja"
 _GRADING_SECONDS = 5.0
-_STATE_EVERY_SECONDS = 300.0
 _COLUMNS = {
     "loss": "loss",
     "learning_rate": "learning_rate",
@@ -82,10 +79,12 @@ def _make(cell: Cell, task: Task, files: Files, report: Report) -> None:
         weights = stack.enter_context(artifacts.held(files, checkpoint.source, progress))
         tokenizer = stack.enter_context(artifacts.held(files, checkpoint.tokenizer, progress))
         folder = stack.enter_context(artifacts.resumable_artifact(files, cell.id))
-        rows = run_stage(work, weights, tokenizer, files, folder, task.device, progress)
+        learnt = isinstance(checkpoint.source, Produced)
+        rows = run_stage(work, weights, tokenizer, files, folder, task.device, progress, learnt)
         (folder / ROWS).write_text(json.dumps(rows))
 
 
+@phase("train")
 def run_stage(
     work: PosttrainWork,
     weights: Path,
@@ -94,8 +93,9 @@ def run_stage(
     folder: Path,
     device: str,
     report: Callable[[int, int], None],
+    learnt: bool = False,
 ) -> Rows:
-    """Runs one stage and writes its checkpoints.
+    """Runs one stage, in as many processes as the work says, and writes its checkpoints.
 
     Each `folder/step{N}/` is a transformers folder with its tokenizer, adapters merged, and
     appears whole. While the stage lasts, `folder/state/` holds what a second call needs to go on.
@@ -110,6 +110,8 @@ def run_stage(
         folder: Where the checkpoints go; that of an earlier, killed call is resumed.
         device: `cpu`, `cuda` or `mps`.
         report: Called with (steps done, all steps).
+        learnt: Whether a chain made the checkpoint, so that a chat template beside its weights is
+            what it was trained with.
 
     Returns:
         One row per optimizer step: the own columns of table `posttrain`.
@@ -117,36 +119,55 @@ def run_stage(
     Raises:
         DataError: A checkpoint, a tokenizer or records that cannot be used.
         DivergedError: Loss or gradient is no longer finite.
+        CellError: The worker has too few GPUs.
     """
     if work.dtype == "float16":
         raise DataError(
             "float16 has too small a range for training", "set forward.dtype to bfloat16 or float32"
         )
+    _check_devices(work.processes, device)
+    shutil.rmtree(folder / "state" / "trainer", ignore_errors=True)  # Half saved at a kill.
+    given = (work, weights, tokenizer, load_records(work.records, files), folder)
+    run = partial(train, learnt=learnt)
+    if work.processes == 1:
+        rows = run(*given, device, report)
+    else:
+        kind = device.partition(":")[0]
+        rows = group.together(work.processes, kind, run, given, report)
+    shutil.rmtree(folder / "state", ignore_errors=True)
+    return rows
+
+
+def train(
+    work: PosttrainWork,
+    weights: Path,
+    tokenizer: Path,
+    records: Sequence[Record],
+    folder: Path,
+    device: str,
+    report: Callable[[int, int], None],
+    learnt: bool = False,
+) -> Rows:
+    """Does what `run_stage` says, alone or as one process of a group, and leaves the last state."""
     training, state = work.training, folder / "state"
-    shutil.rmtree(state / "trainer", ignore_errors=True)  # What was being saved at a kill.
-    loaded = load_checkpoint(weights, tokenizer, "float32", device)
+    # A group splits its model before that sees a GPU: one alone might not hold it.
+    loaded = load_checkpoint(
+        weights, tokenizer, "float32", device if work.processes == 1 else "cpu"
+    )
     model, words = loaded.model, loaded.tokenizer
     if words.eos_token is None:
         raise DataError(
             f"the tokenizer in {tokenizer} has no end-of-text token, so no answer could end",
             "name one as eos_token in its tokenizer_config.json",
         )
-    had_template = bool(words.chat_template)
     config = copy.deepcopy(model.config)  # As it was: trainers change what it says of padding.
     config.dtype = getattr(torch, work.dtype)
     model.requires_grad_(True)
-
-    def publish(trained: Any, step: int) -> None:
-        with _published(folder / f"step{step}") as target:
-            _plain(trained, config.dtype).save_pretrained(target)
-            config.save_pretrained(target)
-            _copy(weights, target, ("generation_config.json",))
-            _copy(tokenizer, target, TOKENIZER_FILES)
-            if words.chat_template and not had_template:
-                (target / _TEMPLATE).write_text(chats.CHAT_TEMPLATE, encoding="utf-8")
-
-    records = load_records(work.records, files)
-    keeper = _Keeper(work, state, publish, report)
+    had_template = bool(words.chat_template)
+    if learnt:
+        take_chat_template(words, weights)
+    publish = Publisher(work, weights, tokenizer, config, words, had_template, folder).publish
+    keeper = Keeper(work, state, publish, report)
     grading = (
         grader(work.records, _GRADING_SECONDS)
         if training.method == "rlvr"
@@ -157,7 +178,6 @@ def run_stage(
         before = keeper.last_state()
         trainer.train(resume_from_checkpoint=None if before is None else str(before))
         publish(trainer.model, training.steps)
-    shutil.rmtree(state, ignore_errors=True)
     return [
         {
             "method": training.method,
@@ -171,100 +191,20 @@ def run_stage(
     ]
 
 
-class _Keeper(TrainerCallback):
-    """Keeps checkpoints and the trainer's state, tells the progress and sees divergence.
+def _check_devices(processes: int, device: str) -> None:
+    """Refuses a group that hasn't a device for each process.
 
-    Args:
-        work: The stage.
-        state: Folder of the states; the last whole one is in a folder step{N}.
-        publish: Writes a checkpoint, given the model and its step.
-        report: Called with (steps done, all steps).
+    Raises:
+        CellError: It hasn't.
     """
-
-    def __init__(
-        self,
-        work: PosttrainWork,
-        state: Path,
-        publish: Callable[[Any, int], None],
-        report: Callable[[int, int], None],
-    ) -> None:
-        self._work, self._state = work, state
-        self._publish, self._report = publish, report
-        self._saved = time.monotonic()
-
-    def last_state(self) -> Path | None:
-        """Returns the folder of the last whole state."""
-        found = self._state.glob("step*")
-        return max(found, key=lambda path: int(path.name.removeprefix("step")), default=None)
-
-    def on_step_end(self, _args: Any, state: Any, control: Any, **_others: Any) -> Any:
-        """Asks for the state to be saved: it isn't any more once all is done."""
-        step, training = state.global_step, self._work.training
-        self._report(step, training.steps)
-        late = time.monotonic() - self._saved > _STATE_EVERY_SECONDS
-        if step < training.steps and (late or step in training.kept_steps):
-            control.should_save = True
-        return control
-
-    def on_log(
-        self, _args: Any, state: Any, _control: Any, logs: dict[str, Any], **_others: Any
-    ) -> None:
-        """Ends a stage whose loss or gradient is no longer finite; it comes before saving."""
-        if "loss" not in logs:
-            return
-        loss, norm = float(logs["loss"]), float(logs.get("grad_norm", 0.0))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            training = self._work.training
-            raise DivergedError(
-                f"{training.method} on '{training.data}': loss {loss} and gradient norm {norm} at "
-                f"step {state.global_step}, learning rate {training.learning_rate:g}",
-                "lower the stage's learning_rate or raise its warmup_share",
-            )
-
-    def on_save(
-        self, _args: Any, state: Any, _control: Any, model: Any = None, **_others: Any
-    ) -> None:
-        """Publishes a checkpoint that is kept, then lets the saved state take the last one's place.
-
-        In this order, a resumed stage never lacks a checkpoint from before its state.
-        """
-        step = state.global_step
-        if step in self._work.training.kept_steps:
-            self._publish(model, step)
-        before = self.last_state()
-        (self._state / "trainer" / f"checkpoint-{step}").rename(self._state / f"step{step}")
-        if before is not None:
-            shutil.rmtree(before)
-        self._saved = time.monotonic()
-
-
-def _plain(model: Any, dtype: torch.dtype) -> Any:
-    """Returns the model without adapters, merged into its weights, in the precision to save."""
-    if not isinstance(model, PeftModel) and model.dtype == dtype:
-        return model
-    model = copy.deepcopy(model)  # Merging and unmerging would change the last bits.
-    if isinstance(model, PeftModel):
-        model = model.merge_and_unload()
-    return model.to(dtype)
-
-
-@contextmanager
-def _published(target: Path) -> Iterator[Path]:
-    """Gives a folder of a temporary name, and renames it in the end."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    yield temporary
-    # A run that was killed before it could save its state wrote the same bytes there.
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
-
-
-def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
-    """Copies those of some files that are there, and lets no others of these names stay."""
-    for name in names:
-        (target / name).unlink(missing_ok=True)
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+    there = torch.cuda.device_count() if device.startswith("cuda") else processes
+    if device == "mps" and processes > 1:
+        raise CellError(f"{processes} processes can't train together on mps", "use --device cpu")
+    if there < processes:
+        raise CellError(
+            f"{processes} processes train together, a GPU each, and this worker has {there}",
+            f"run `posttrain` with --gpus-per-worker {processes}, or lower the chain's processes",
+        )
 
 
 @contextmanager

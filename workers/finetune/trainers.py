@@ -15,7 +15,7 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTr
 
 from jobs.errors import DataError
 from jobs.posttrain_work import PosttrainWork
-from workers.finetune import chats, rlvr
+from workers.finetune import chats, rlvr, sharded
 from workers.finetune.targets import adapted_layers
 from workers.grade import Grader
 from workers.records import Record
@@ -32,6 +32,7 @@ class _Apart:
     """A trainer that tells the hub nothing and finds all of its weights again."""
 
     model: Any
+    is_fsdp_enabled: bool
 
     def _send_telemetry(self) -> None:
         pass
@@ -40,11 +41,11 @@ class _Apart:
         pass
 
     def _load_from_checkpoint(self, folder: str, model: Any = None) -> None:
-        if isinstance(self.model, PeftModel):
+        if isinstance(self.model, PeftModel) or self.is_fsdp_enabled:
             super()._load_from_checkpoint(folder, model)  # type: ignore[misc]
             return
         # The trainer's own way skips tensors that are stored under another name than their
-        # module's, such as the head of GPT-NeoX.
+        # module's, such as the head of GPT-NeoX. States of a group have the modules' names.
         stored = type(self.model).from_pretrained(folder, dtype=self.model.dtype)
         self.model.load_state_dict(stored.state_dict())
 
@@ -91,7 +92,8 @@ def trainer_of(
     Args:
         work: The stage.
         model: What is trained, loaded from a folder that stays: its first weights are the
-            reference of DPO, and of RLVR with β > 0.
+            reference of DPO, and of RLVR with β > 0. A group's is on the CPU, and each process
+            gives its own.
         tokenizer: Its tokenizer; one without a chat template gets one if the records are chats.
         records: The training data.
         grade: Judges completions, for RLVR.
@@ -107,10 +109,18 @@ def trainer_of(
     longest = getattr(model.config, "max_position_embeddings", None) or training.max_length
     length = min(training.max_length, longest)
     options = _options(work, device, output)
+    grouped = work.processes > 1
+    if grouped and training.method != "sft":
+        # Else TRL would spread each process's reference over all GPUs that it sees.
+        options["model_init_kwargs"] = {"device_map": None}
+
+    def ready(arguments: Any) -> Any:
+        return sharded.prepare(arguments) if grouped else arguments
+
     common: dict[str, Any] = {
         "model": model,
         "processing_class": tokenizer,
-        "peft_config": _adapters(work, model),
+        "peft_config": adapter_config(work, model),
         "callbacks": [callback],
     }
     try:
@@ -118,8 +128,12 @@ def trainer_of(
             case "sft":
                 examples = chats.supervised(records, training.data, tokenizer)
                 trainer = (_SummedSft if training.loss_reduction == "sum" else _Sft)(
-                    args=SFTConfig(
-                        **options, max_length=length, assistant_only_loss="messages" in examples[0]
+                    args=ready(
+                        SFTConfig(
+                            **options,
+                            max_length=length,
+                            assistant_only_loss="messages" in examples[0],
+                        )
                     ),
                     train_dataset=datasets.Dataset.from_list(examples),
                     **common,
@@ -128,11 +142,13 @@ def trainer_of(
                 examples = chats.preferences(records, training.data, tokenizer)
                 beta = 0.1 if training.beta is None else training.beta
                 trainer = _Dpo(
-                    args=DPOConfig(
-                        **options,
-                        max_length=length,
-                        beta=beta,
-                        loss_type="sigmoid_norm" if training.length_normalized else "sigmoid",
+                    args=ready(
+                        DPOConfig(
+                            **options,
+                            max_length=length,
+                            beta=beta,
+                            loss_type="sigmoid_norm" if training.length_normalized else "sigmoid",
+                        )
                     ),
                     train_dataset=datasets.Dataset.from_list(examples),
                     **common,
@@ -141,13 +157,15 @@ def trainer_of(
                 examples = chats.problems(records, training.data, tokenizer)
                 order = rlvr.schedule(examples, work, tokenizer, length)
                 trainer = _Grpo(
-                    args=GRPOConfig(
-                        **options,
-                        beta=training.beta or 0.0,
-                        num_generations=training.completions,
-                        max_completion_length=training.completion_tokens,
-                        temperature=training.temperature,
-                        shuffle_dataset=False,
+                    args=ready(
+                        GRPOConfig(
+                            **options,
+                            beta=training.beta or 0.0,
+                            num_generations=training.completions,
+                            max_completion_length=training.completion_tokens,
+                            temperature=training.temperature,
+                            shuffle_dataset=False,
+                        )
                     ),
                     reward_funcs=rlvr.reward(grade, training.completions),
                     train_dataset=datasets.Dataset.from_list(order),
@@ -164,6 +182,8 @@ def trainer_of(
             "raise the stage's max_length",
         )
     trainer.remove_callback(PrinterCallback)
+    if grouped:
+        sharded.gather_precisely(trainer)
     return trainer
 
 
@@ -173,7 +193,7 @@ def _options(work: PosttrainWork, device: str, output: Path) -> dict[str, Any]:
     return {
         "output_dir": str(output),
         "max_steps": training.steps,
-        "per_device_train_batch_size": training.batch_size,
+        "per_device_train_batch_size": training.batch_size // work.processes,
         "gradient_accumulation_steps": training.accumulation,
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": _SCHEDULES[training.schedule],
@@ -194,10 +214,16 @@ def _options(work: PosttrainWork, device: str, output: Path) -> dict[str, Any]:
         # is memory enough to keep activations.
         "bf16": work.dtype == "bfloat16",
         "gradient_checkpointing": device != "cpu",
+        **(sharded.options(work.processes) if work.processes > 1 else {}),
     }
 
 
-def _adapters(work: PosttrainWork, model: Any) -> LoraConfig | None:
+def adapter_config(work: PosttrainWork, model: Any) -> LoraConfig | None:
+    """Returns the adapters of a stage for a model; None where it trains the weights themselves.
+
+    Raises:
+        DataError: Targets that the model lacks, or can't have adapters.
+    """
     adapters = work.training.adapters
     if adapters is None:
         return None

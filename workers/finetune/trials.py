@@ -23,6 +23,7 @@ from workers.finetune.training import (
 )
 from workers.measure import Rows
 from workers.sequences import TokenSequences, load_sequences
+from workers.tally import phase
 from workers.telling import Clock, Report, Task, finished, reporting_failure
 from workers.threads import fixed_threads
 
@@ -68,6 +69,7 @@ def _tables(cell: Cell, task: Task, files: Files, report: Report) -> dict[str, R
     return found
 
 
+@phase("train")
 def _run(
     work: FinetuneWork,
     held: Held,

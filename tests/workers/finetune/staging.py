@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from jobs.errors import DivergedError
 from jobs.frozen import DType
 from jobs.posttrain_spec import TrainingStage
 from jobs.posttrain_work import FileRecords, PosttrainWork, Records
 from jobs.sources import TextFiles
 from tests.workers.models import silent
 from workers.artifacts import SharedFiles
-from workers.finetune.stages import run_stage
+from workers.finetune.stages import run_stage, train
 from workers.grade import Grade, Grader
 from workers.measure import Rows
 
@@ -50,10 +53,15 @@ def records_in(folder: Path, records: Sequence[dict[str, Any]]) -> FileRecords:
 
 
 def stage_work(
-    records: Records, method: str, seed: int = 0, dtype: DType = "float32", **changes: Any
+    records: Records,
+    method: str,
+    seed: int = 0,
+    dtype: DType = "float32",
+    processes: int = 1,
+    **changes: Any,
 ) -> PosttrainWork:
     training = TrainingStage(method=method, **{**PLAIN, **changes})
-    return PosttrainWork(training, records, seed, 1, dtype)
+    return PosttrainWork(training, records, seed, 1, dtype, processes)
 
 
 def run(
@@ -78,6 +86,24 @@ def toy_grader(_records: Records, _time_limit: float) -> Iterator[Grader]:
         return [Grade(r, r in t, True) for r, t in zip(references, texts, strict=True)]
 
     yield grade
+
+
+def train_with_toy_grader(*arguments: Any, **options: Any) -> Rows:
+    """What a process of a group runs where `toy_grader` judges: patches don't reach it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("workers.finetune.stages.grader", toy_grader)
+        return train(*arguments, **options)
+
+
+def train_all(given: Sequence[tuple[Any, ...]], *others: Any) -> list[Rows | DivergedError]:
+    """Trains several stages, one after the other, in the same processes."""
+    found: list[Rows | DivergedError] = []
+    for each in given:
+        try:
+            found.append(train_with_toy_grader(*each, *others))
+        except DivergedError as error:
+            found.append(error)
+    return found
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -24,7 +24,7 @@ from tests.workers.finetune.staging import (
     stage_work,
     toy_grader,
 )
-from workers.finetune import stages
+from workers.finetune import keeping
 from workers.hub import load_checkpoint
 from workers.measure import Rows
 
@@ -273,7 +273,7 @@ def test_what_cannot_be_trained_is_told_of(
 def test_state_is_saved_at_intervals(
     make: Make, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "_STATE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(keeping, "_STATE_EVERY_SECONDS", 0.0)
 
     def kill(step: int, _steps: int) -> None:
         if step == 4:
