@@ -14,6 +14,7 @@ from jobs.errors import DataError
 from jobs.sources import CHAT_TEMPLATE_FILE
 from workers.architecture import check_config, check_sizes
 from workers.tally import phase
+from workers.vocabulary import check_ids
 from workers.weights import StoredWeights, read_weights, weight_files
 
 # A bar for every load would tear the run's own progress apart.
@@ -118,8 +119,9 @@ def load_tokenizer(folder: Path) -> Any:
     """Returns the tokenizer of a folder.
 
     Raises:
-        DataError: transformers cannot read it.
+        DataError: transformers cannot read it, or its ids would take all memory.
     """
+    check_ids(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except BaseException as error:  # Malformed files raise bare Exceptions in Rust, or panic.

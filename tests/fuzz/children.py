@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from jobs.errors import shortened
+
 Body = Callable[[int], dict[str, Any]]
 """Runs a case and returns what JSON can hold of it: `wrong` says what was wrong, if anything, and
 `more_seconds` how much longer than others it may take."""
@@ -133,4 +135,5 @@ def _virtual_bytes() -> int:
 
 
 def _tail(log: Path) -> str:
-    return log.read_text(errors="replace")[-2000:].strip() or "it printed nothing"
+    text = log.read_text(errors="replace").strip()
+    return shortened(text, 4_000) or "it printed nothing"

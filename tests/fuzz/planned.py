@@ -18,11 +18,12 @@ from tests.fuzz.sandbox import Called, Sandbox, call
 from tests.fuzz.watch import Watch
 
 LONGEST_MESSAGE = 2_500
+_NAMES = ("name", "description")
 _CELLS_PER_SECOND = 2_000  # A study may ask for many.
 
 LABELS = (
     *("name", "description", "suites.*.name", "suites.*.model", "suites.*.tokens_per_step"),
-    *("suites.*.stage", "forward.batch_size"),
+    *("suites.*.stage", "suites.*.first_token", "forward.batch_size"),
     *("toy.*.name", "toy.*.description"),
 )
 """Fields that tell what rows are called, or what a machine can bear: they identify nothing."""
@@ -37,6 +38,7 @@ FOUND = (
     ),
     *("suites.*.schedule", "suites.*.measure_duplicates", "training.*.records", "tasks.*.revision"),
     *("posttrain.*.stages.*.epochs", "finetune.steps", "winrates.seed"),
+    *("posttrain.*.stages.*.steps", "passk.batch"),
 )
 """Fields that count by what they find: files of equal contents, revisions, nothing to do."""
 
@@ -136,7 +138,7 @@ def _in_order(document: Any) -> Any:
     """Returns a document without labels, in which neither order nor number of members counts."""
     match document:
         case dict():
-            labels = {"name", "description", "model", "tokens_per_step", "stage", "tokenizer"}
+            labels = {*_NAMES, "model", "models", "tokens_per_step", "stage", "tokenizer"}
             found = {key: _in_order(document[key]) for key in sorted(document)}
             return {k: v for k, v in found.items() if k not in labels and v not in (None, {}, [])}
         case list():
