@@ -81,12 +81,24 @@ def _toml(text: str) -> dict[str, Any]:
     """Reads TOML.
 
     Raises:
-        ValueError: It isn't TOML, or holds a number or a nesting that Python cannot read.
+        ValueError: It isn't TOML, holds an integer beyond the 64 bits that TOML has, or lies too
+            deep within itself.
     """
     try:
-        return tomllib.loads(text)
+        document = tomllib.loads(text)
+        _check_integers(document)
     except RecursionError:
         raise ValueError("lists or tables lie too deep within each other") from None
+    return document
+
+
+def _check_integers(value: Any) -> None:
+    """Raises ValueError for an integer that Python could not even show."""
+    if isinstance(value, dict | list):
+        for member in value.values() if isinstance(value, dict) else value:
+            _check_integers(member)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"an integer has {value.bit_length()} bits, and TOML's have 64")
 
 
 def _defaults(document: dict[str, Any]) -> Any:
@@ -219,10 +231,7 @@ def _explain(error: ValidationError, study: str, document: dict[str, Any]) -> St
 
 
 def _shown(value: Any) -> str:
-    try:
-        return shortened(json.dumps(value, default=str))
-    except ValueError:  # Python writes no integer of more than some thousand digits.
-        return "a number of too many digits"
+    return shortened(json.dumps(value, default=str))
 
 
 def _path(location: tuple[int | str, ...], document: dict[str, Any]) -> list[str]:

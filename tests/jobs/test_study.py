@@ -167,7 +167,10 @@ def test_an_override_leaves_other_loads_alone() -> None:
         ("suites." + "9" * 5000 + ".name=x", ["no member '999", "a number below 1"]),
         (".".join(["suites", *["a"] * 20_000]) + "=x", ["no member 'a'"]),
         ("forward.batch_size=" + "9" * 5000, ["'forward.batch_size'", "integer"]),
-        ("forward.batch_size=0x" + "f" * 5000, ["'forward.batch_size'", "too many digits"]),
+        ("forward.batch_size=0x" + "f" * 5000, ["'forward.batch_size'", "integer"]),
+        (".".join(["forward", *["a"] * 20_000]) + "=1", ["'forward.a'"]),
+        (".".join(["datasets", *["a"] * 20_000]) + "=1", ["lacks 'datasets.a.kind'"]),
+        (".".join(["a"] * 20_000) + "=1", ["unknown key 'a'"]),
         ("description=\udcff", ["is not UTF-8"]),
         ("forward.batch_size=" + "x" * 50_000, ["'forward.batch_size'", "xx … xx"]),
         ("suites.0.models.0.last_step=9007199254740991", ["more than 10000"]),
@@ -209,6 +212,10 @@ def test_an_unknown_study_gets_one_clear_line(name: str, said: str) -> None:
         (b"suites = [{kind = 'pico'}]", "lacks 'name'"),
         (b"name = " + b"[" * 100_000, "too deep within each other"),
         (b"name = " + b"9" * 5_000, "not valid TOML"),
+        (b"name = 0x" + b"f" * 5_000, "20000 bits, and TOML's have 64"),
+        (b"[winrates]\nseed = -9223372036854775809", "64 bits, and TOML's have 64"),
+        (b".".join([b"a"] * 5_000) + b" = 1", "too deep"),
+        (b".".join([b"a"] * 900) + b" = 1", "lacks 'name'"),
     ],
 )
 def test_a_damaged_study_gets_one_clear_line(tmp_path: Path, content: bytes, said: str) -> None:
