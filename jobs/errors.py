@@ -4,6 +4,9 @@ import difflib
 from collections.abc import Sequence
 from typing import Literal
 
+_LONGEST = 1_000
+"""Characters of a message, and of a remedy; a value that it names may be of any length."""
+
 Cause = Literal["preempted", "infrastructure", "memory", "data", "diverged", "user"]
 
 
@@ -16,6 +19,7 @@ class EigentraceError(Exception):
     """
 
     def __init__(self, message: str, remedy: str = "") -> None:
+        message, remedy = shortened(message, _LONGEST), shortened(remedy, _LONGEST)
         super().__init__(message, remedy)
         self.message = message
         self.remedy = remedy
@@ -52,6 +56,13 @@ class DivergedError(CellError):
     """A training run whose loss is no longer a number."""
 
     cause: Cause = "diverged"
+
+
+def shortened(text: str, longest: int = 200) -> str:
+    """Returns a text without its middle where it is longer than anyone reads."""
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest // 2]} … {text[-longest // 4 :]}"
 
 
 def nearest(word: str, names: Sequence[str]) -> str:

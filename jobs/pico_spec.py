@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from jobs.frozen import Frozen
 
+_MOST_CHECKPOINTS = 10_000
+
 
 class PicoCorpus(Frozen):
     """The text that the pico models learn: Python's own English and a generated curriculum."""
@@ -95,6 +97,11 @@ class PicoModel(Frozen):
             raise ValueError(
                 f"hidden_size {self.hidden_size} over {self.heads} heads must give "
                 "whole heads of at least 32"
+            )
+        if (kept := (self.last_step - 512) // self.checkpoint_every) > _MOST_CHECKPOINTS:
+            raise ValueError(
+                f"a checkpoint every {self.checkpoint_every} steps up to last_step "
+                f"{self.last_step} makes {kept}, more than {_MOST_CHECKPOINTS}"
             )
         return self
 

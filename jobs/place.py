@@ -46,9 +46,7 @@ class Place:
         text = str(address).removeprefix("file://")
         self._url = None if re.match(r"[A-Za-z]\w*:/", text) is None else url.parse(text)
         self.is_local = self._url is None
-        self.address = (
-            str(Path(text).expanduser().absolute()) if self._url is None else self._url.geturl()
-        )
+        self.address = str(_expanded(text).absolute()) if self._url is None else self._url.geturl()
 
     def __str__(self) -> str:
         return self.address
@@ -283,3 +281,10 @@ class Place:
                     shutil.copyfileobj(file, target, 2**22)
             else:
                 self._send(file, name)
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # `~` of a user whom nobody knows.
+        raise StoreError(f"{text} cannot hold results: {error}", "correct the path") from error

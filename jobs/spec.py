@@ -48,7 +48,7 @@ class Forward(Frozen):
 
     dtype: DType = "float32"
     """Precision of the weights and of the forward pass; features are upcast at once."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(32, ge=1, lt=2**53)
     """Sequences per forward pass. Not part of any identity: it changes no number."""
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from jobs.errors import StudyError, nearest
+from jobs.errors import StudyError, nearest, shortened
 from jobs.published import expand, schema_with_use
 from jobs.spec import Study
 
@@ -72,9 +72,33 @@ def _parse(name_or_path: str) -> dict[str, Any]:
             f"use one of {', '.join(shipped_studies())}, or the path of a .toml file",
         )
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return _toml(text)
+    except ValueError as error:
         raise StudyError(f"{name_or_path} is not valid TOML: {error}", "mend the line") from error
+
+
+def _toml(text: str) -> dict[str, Any]:
+    """Reads TOML.
+
+    Raises:
+        ValueError: It isn't TOML, holds an integer beyond the 64 bits that TOML has, or lies too
+            deep within itself.
+    """
+    try:
+        document = tomllib.loads(text)
+        _check_integers(document)
+    except RecursionError:
+        raise ValueError("lists or tables lie too deep within each other") from None
+    return document
+
+
+def _check_integers(value: Any) -> None:
+    """Raises ValueError for an integer that Python could not even show."""
+    if isinstance(value, dict | list):
+        for member in value.values() if isinstance(value, dict) else value:
+            _check_integers(member)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"an integer has {value.bit_length()} bits, and TOML's have 64")
 
 
 def _defaults(document: dict[str, Any]) -> Any:
@@ -92,10 +116,17 @@ def _apply(document: dict[str, Any], override: str, defaults: Any) -> None:
     addressed; any other table starts empty, and keeps its defaults by leaving them out.
     """
     path, equals, text = override.partition("=")
+    shown = shortened(path)
+    try:
+        override.encode()
+    except UnicodeEncodeError:  # Bytes that are no text arrive as lone surrogates.
+        # Neither is the value shown nor the error, which has it.
+        raise StudyError(f"--set {shown!r} is not UTF-8", "write it in UTF-8") from None
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise StudyError(
-            f"--set '{override}' is not of the form path=value", "as in geometry.layers=all"
+            f"--set '{shortened(override)}' is not of the form path=value",
+            "as in geometry.layers=all",
         )
     target: Any = document
     while True:
@@ -116,7 +147,8 @@ def _apply(document: dict[str, Any], override: str, defaults: Any) -> None:
             target = target.setdefault(place, left_out)
         if not isinstance(target, dict | list):
             raise StudyError(
-                f"--set '{path}': '{place}' is a value, not a table", "shorten the path"
+                f"--set '{shown}': '{shortened(str(place))}' is a value, not a table",
+                "shorten the path",
             )
 
 
@@ -126,14 +158,15 @@ def _place(members: list[Any], keys: list[str], path: str) -> tuple[int, list[st
     A name may hold dots, as in `pythia-1.4b`: it is the longest beginning of the keys that fits.
     """
     names = [_name(member) if isinstance(member, dict) else "" for member in members]
-    for length in range(len(keys), 0, -1):
+    longest = 1 + max((name.count(".") for name in names), default=0)
+    for length in range(min(longest, len(keys)), 0, -1):
         if ".".join(keys[:length]) in names:
             return names.index(".".join(keys[:length])), keys[length:]
     key = keys[0]
-    if key.isdecimal() and int(key) < len(members):
+    if key in map(str, range(len(members))):
         return int(key), keys[1:]
     raise StudyError(
-        f"--set '{path}': no member '{key}'{nearest(key, names)}",
+        f"--set '{shortened(path)}': no member '{shortened(key)}'{nearest(key, names)}",
         f"use one of {', '.join(n for n in names if n)}, or a number below {len(members)}",
     )
 
@@ -146,8 +179,8 @@ def _name(member: dict[str, Any]) -> str:
 def _value(text: str) -> Any:
     """Reads a TOML value; what isn't one is a string."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return _toml(f"value = {text}")["value"]
+    except ValueError:
         return text.strip()
 
 
@@ -182,14 +215,14 @@ def _explain(error: ValidationError, study: str, document: dict[str, Any]) -> St
         case "literal_error":
             words = re.findall(r"'([^']*)'", context["expected"])
             return StudyError(
-                f"'{where}' in study {study} is {json.dumps(first['input'], default=str)}"
+                f"'{where}' in study {study} is {_shown(first['input'])}"
                 f"{nearest(str(first['input']), words)}{more}",
                 f"use one of {', '.join(words)}",
             )
         case _:
             # A whole table is no value to show.
             given = first["input"]
-            value = "" if isinstance(given, dict) else f" is {json.dumps(given, default=str)}"
+            value = "" if isinstance(given, dict) else f" is {_shown(given)}"
             return StudyError(
                 f"'{where}' in study {study}{value}: "
                 f"{first['msg'].removeprefix('Value error, ')}{more}",
@@ -197,12 +230,19 @@ def _explain(error: ValidationError, study: str, document: dict[str, Any]) -> St
             )
 
 
+def _shown(value: Any) -> str:
+    return shortened(json.dumps(value, default=str))
+
+
 def _path(location: tuple[int | str, ...], document: dict[str, Any]) -> list[str]:
     """Returns pydantic's location as a path in the document, without the tags of its unions."""
     path = []
     here: Any = document
     for depth, part in enumerate(location, start=1):
-        known = part in here if isinstance(here, dict) else isinstance(here, list)
+        if isinstance(here, dict):
+            known = part in here
+        else:
+            known = isinstance(here, list) and isinstance(part, int) and part < len(here)
         tag = isinstance(here, dict) and here.get("kind") == part
         if known or (depth == len(location) and not tag):
             path.append(str(part))

@@ -39,7 +39,7 @@ class PicoText(Sequences):
 
 
 class LocalText(Sequences):
-    """Text or JSONL files on disk, read through the `datasets` library."""
+    """Text or JSONL files on disk."""
 
     kind: Literal["local"] = "local"
     paths: tuple[str, ...] = Field(min_length=1)

@@ -46,9 +46,9 @@ class ToySweep(Frozen):
     """What it stands for, for the report."""
     counts: tuple[Annotated[tuple[Examples, ...], Field(min_length=1)], ...] = ()
     """Class counts: examples of each class, one list per setting."""
-    classes: int | None = Field(None, ge=1)
+    classes: int | None = Field(None, ge=1, le=10_000)
     """Instead of `counts`: the number of classes, with counts from `examples` and `skews`."""
-    examples: int | None = Field(None, ge=1)
+    examples: int | None = Field(None, ge=1, lt=2**53)
     """Examples in all, at least one for each class."""
     skews: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = ()
     """Exponents s of counts in proportion to 1/rank^s; 0 is uniform."""
@@ -75,8 +75,9 @@ class ToySweep(Frozen):
 
     @model_validator(mode="after")
     def _counts_are_known(self) -> "ToySweep":
-        skewed = self.classes is not None and self.examples is not None and bool(self.skews)
-        if bool(self.counts) == skewed:
+        given = (self.classes is not None, self.examples is not None, bool(self.skews))
+        skewed = all(given)
+        if bool(self.counts) == skewed or any(given) != skewed:
             raise ValueError("needs either counts, or classes, examples and skews")
         if skewed and (self.examples or 0) < (self.classes or 0):
             raise ValueError(

@@ -26,7 +26,7 @@ from jobs.spec import Study
 from jobs.task_spec import HARNESS_REPOSITORIES, HarnessTask, PicoTask, Task
 from jobs.work import LossWork
 from orchestrator.hub_index import HubIndex
-from orchestrator.named_inputs import corpus_of, text_files
+from orchestrator.named_inputs import corpus_of, named_path, text_files
 from orchestrator.named_records import NamedRecords
 from orchestrator.suites import VOCABULARIES
 
@@ -188,7 +188,7 @@ def harness_questions(
     where = f"task '{name}'"
     config = None
     if task.config is not None:
-        path = Path(task.config).expanduser()
+        path = named_path(where, task.config)
         if not path.is_file():
             raise StudyError(f"{where}: there is no file {path}", "check the path")
         config = TextFiles(((str(path.resolve()), hashes.sha256(path)),), "", "")
@@ -231,14 +231,14 @@ def _indexed_text(
 def _published(
     corpus: PublishedIndex, tokenizer: Source, suite: str, hashes: FileHashes
 ) -> ForeignIndex:
-    folder = Path(corpus.path).expanduser()
+    folder = named_path("memorization.corpus", corpus.path)
     files = sorted(p for p in folder.glob("*") if p.name.partition(".")[0] in _INDEX_FILES)
     if not {"tokenized", "table", "offset"} <= {p.name.partition(".")[0] for p in files}:
         raise StudyError(
             f"memorization.corpus: {folder} holds no ∞-gram index",
             "name a folder with tokenized.*, table.* and offset.*",
         )
-    given = Path(corpus.tokenizer).expanduser()
+    given = named_path("memorization.corpus", corpus.tokenizer)
     if not _same_tokenizer(given, tokenizer, hashes):
         raise StudyError(
             f"memorization.corpus is an index in the tokens of {given}, and suite '{suite}' has "

@@ -3,9 +3,30 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from jobs.errors import StudyError
+from jobs.errors import StudyError, shortened
 from jobs.identity import FileHashes
 from jobs.sources import TextFiles
+
+
+def named_path(where: str, text: str) -> Path:
+    """Returns the path that a study gives; there may be nothing at it.
+
+    Args:
+        where: What gives it, for the message.
+        text: The path; `~` stands for the home folder.
+
+    Raises:
+        StudyError: There can be no such path, or it may not be looked at.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.is_file()
+    except (OSError, RuntimeError) as error:  # A name that is too long; a user whom nobody knows.
+        why = getattr(error, "strerror", None) or error
+        raise StudyError(
+            f"{where}: the path {shortened(text)} is of no use: {why}", "correct it"
+        ) from error
+    return path
 
 
 def text_files(
@@ -23,7 +44,7 @@ def text_files(
     Raises:
         StudyError: A file that is missing, or that is neither text nor JSON lines.
     """
-    found = [Path(path).expanduser() for path in paths]
+    found = [named_path(where, path) for path in paths]
     for path in found:
         if not path.is_file():
             raise StudyError(f"{where}: there is no file {path}", "check the path")

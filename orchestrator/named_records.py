@@ -1,9 +1,7 @@
 """Training data, problems, instructions and chats of a study, as cells know them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from jobs.errors import StudyError, nearest
 from jobs.identity import FileHashes
@@ -13,7 +11,8 @@ from jobs.posttrain_work import FileRecords, HubRecords, PicoRecords, Records
 from jobs.sources import TextFiles
 from jobs.spec import Study
 from orchestrator.hub_index import HubIndex
-from orchestrator.named_inputs import corpus_of
+from orchestrator.named_inputs import corpus_of, named_path
+from workers.json_text import read_json
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def _files(name: str, paths: Sequence[str], hashes: FileHashes) -> tuple[TextFil
     found: list[tuple[str, str]] = []
     count = 0
     for given in paths:
-        path = Path(given).expanduser()
+        path = named_path(f"training data '{name}'", given)
         if not path.is_file():
             raise StudyError(f"training data '{name}': there is no file {path}", "check the path")
         if path.suffix not in {".json", ".jsonl"}:
@@ -144,8 +143,8 @@ def _files(name: str, paths: Sequence[str], hashes: FileHashes) -> tuple[TextFil
         try:
             text = path.read_text(encoding="utf-8")
             lines = [line for line in text.split("\n") if line.strip()]
-            count += len(json.loads(text)) if path.suffix == ".json" else len(lines)
-        except (ValueError, TypeError) as error:
+            count += len(read_json(text.encode())) if path.suffix == ".json" else len(lines)
+        except (OSError, ValueError, TypeError) as error:
             raise StudyError(
                 f"training data '{name}': {path.name} is no list of records: {error}", "mend it"
             ) from error

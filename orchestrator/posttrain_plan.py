@@ -12,6 +12,8 @@ from jobs.sources import Produced
 from jobs.spec import Study
 from orchestrator.named_records import NamedRecords
 
+_MOST_BATCHES = 100_000
+
 
 def chain_cells(
     study: Study,
@@ -189,6 +191,12 @@ def sample_cells(
             needs.append(named.records.corpus)
         runs = []
         problems = named.counted
+        if problems > _MOST_BATCHES * passk.batch:
+            raise StudyError(
+                f"passk: {problems} problems of '{name}' in batches of {passk.batch} are more than "
+                f"{_MOST_BATCHES} cells for each checkpoint",
+                f"raise passk.batch, or set training.{name}.limit",
+            )
         for first in range(0, problems, passk.batch):
             count = min(passk.batch, problems - first)
             work = SampleWork(named.records, first, count, sampling)

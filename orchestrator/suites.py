@@ -1,6 +1,5 @@
 """From a suite to its checkpoints, in the order of their steps, known by hashes or producers."""
 
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -13,7 +12,9 @@ from jobs.pico_spec import PicoSuite
 from jobs.sources import TOKENIZER_FILES, Folder, Produced, Source
 from jobs.spec import LocalSuite
 from jobs.work import CorpusWork, PretrainWork
+from orchestrator.named_inputs import named_path
 from workers.corpus import source_fingerprint
+from workers.json_text import read_json
 
 _STEP = re.compile(r"(?:step|checkpoint|ckpt|iter|iteration)s?[-_.=]?(\d+)|^(\d+)$")
 _WEIGHTS = re.compile(
@@ -58,12 +59,24 @@ def local_checkpoints(
         the names of its files don't show.
 
     Raises:
-        StudyError: A folder that is no checkpoint, steps that cannot be told or are there twice, no
-            tokenizer.
+        StudyError: A folder that cannot be read or is no checkpoint, steps that cannot be told or
+            are there twice, no tokenizer.
     """
+    try:
+        return _checkpoints(suite, hashes)
+    except OSError as error:
+        raise StudyError(
+            f"suite '{suite.name}' cannot be listed: {error}", "check the folder"
+        ) from error
+
+
+def _checkpoints(
+    suite: LocalSuite, hashes: FileHashes
+) -> tuple[tuple[Checkpoint, ...], dict[Source, str]]:
     folders = _checkpoint_folders(suite)
     steps = _steps(suite, folders)
-    tokenizer = _tokenizer(Path(suite.tokenizer).expanduser(), hashes) if suite.tokenizer else None
+    where = f"suite '{suite.name}'"
+    tokenizer = _tokenizer(named_path(where, suite.tokenizer), hashes) if suite.tokenizer else None
     checkpoints = []
     damage: dict[Source, str] = {}
     for folder, step in sorted(
@@ -95,7 +108,7 @@ def _checkpoint_folders(suite: LocalSuite) -> list[Path]:
         raise StudyError(f"{where} needs either `path` or `paths`", "give one of them")
     given = [suite.path] if suite.path is not None else suite.paths
     # Absolute, so that a folder given as `.` has a name.
-    named = [Path(path).expanduser().absolute() for path in given]
+    named = [named_path(where, path).absolute() for path in given]
     for path in named:
         if not path.is_dir():
             raise StudyError(f"{where}: there is no folder {path}", "check the path")
@@ -176,8 +189,8 @@ def _weight_files(folder: Path) -> tuple[list[str], str | None]:
     if index not in there:
         return [*config, *weights], None
     try:
-        content = (folder / index).read_text("utf-8")
-        shards = {str(shard) for shard in json.loads(content)["weight_map"].values()}
+        content = read_json((folder / index).read_bytes())
+        shards = {str(shard) for shard in content["weight_map"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return [*config, index, *weights], f"its {index} is malformed: {error}"
     lacking = sorted(shards - there)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from jobs.cells import Cell, Checkpoint
@@ -13,6 +12,7 @@ from jobs.sources import Produced, TextFiles
 from jobs.spec import LocalSuite, Study
 from jobs.winrate_spec import EndpointJudge, LocalJudge, SuiteJudge, Winrates, shared_cost
 from jobs.winrate_work import JudgeCheckpoint, RespondWork, Side, WinrateWork
+from orchestrator.named_inputs import named_path
 from orchestrator.named_records import NamedRecords
 from orchestrator.suites import local_checkpoints
 
@@ -261,7 +261,7 @@ def _made_by(read: Checkpoint | EndpointJudge | JudgeCheckpoint) -> list[str]:
 def _difficulties(asked: Winrates, hashes: FileHashes) -> TextFiles | None:
     if asked.difficulties is None:
         return None
-    path = Path(asked.difficulties).expanduser()
+    path = named_path("winrates.difficulties", asked.difficulties)
     if not path.is_file():
         raise StudyError(f"winrates.difficulties: there is no file {path}", "check the path")
     return TextFiles(((str(path.resolve()), hashes.sha256(path)),), "", "")

@@ -83,11 +83,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Texts:
     """Eighty documents of 3 to 60 words, as text and as JSONL."""
+    return make_texts(tmp_path_factory.mktemp("texts"))
+
+
+def make_texts(folder: Path) -> Texts:
+    """Writes the texts of `texts` into a folder."""
     generator = random.Random(_SEED)
     documents = tuple(
         " ".join(generator.choices(_WORDS, k=generator.randint(3, 60))) + "." for _ in range(80)
     )
-    folder = tmp_path_factory.mktemp("texts")
     txt, jsonl = folder / "texts.txt", folder / "texts.jsonl"
     txt.write_text("\n\n".join(documents), encoding="utf-8")
     jsonl.write_text("".join(json.dumps({"text": d}) + "\n" for d in documents), encoding="utf-8")
@@ -101,6 +105,11 @@ def tiny_series(tmp_path_factory: pytest.TempPathFactory, texts: Texts) -> Path:
     Width 32, two blocks, one head; the last two rows of the LM head are padding beyond the
     tokenizer's ids. Treat it as read-only; `copy_series` gives a copy to damage.
     """
+    return make_series(tmp_path_factory.mktemp("series"), texts)
+
+
+def make_series(root: Path, texts: Texts) -> Path:
+    """Saves the checkpoints of `tiny_series` below a folder, which it returns."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
@@ -128,7 +137,6 @@ def tiny_series(tmp_path_factory: pytest.TempPathFactory, texts: Texts) -> Path:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    root = tmp_path_factory.mktemp("series")
     generator = torch.Generator().manual_seed(_SEED)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)

@@ -2,14 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from jobs.errors import DataError
 from jobs.sources import TextFiles
 from jobs.streams import HubStream
 from workers.hub_text import streamed_documents
+from workers.json_text import read_json
 
 
 def read_documents(
@@ -42,50 +44,75 @@ def read_documents(
             found = None
         if found != sha256:
             raise DataError(f"{path} changed since it was planned", "run the command again")
-        documents += _read_file(path, text)
+        if path.suffix == ".txt":
+            documents += _of_text(path, text.separator)
+        else:
+            documents += _of_json(path, text.field)
     return documents
 
 
-def _read_file(path: Path, text: TextFiles) -> list[str]:
+def _of_text(path: Path, separator: str) -> list[str]:
     # Imported here: it takes a second, and only text on disk needs it.
     import datasets
 
     datasets.disable_progress_bars()
-    whole = path.suffix == ".txt"
     with TemporaryDirectory() as cache:
         # Under a name of ours, since the library takes brackets in a path for a pattern.
-        link = Path(cache) / f"text{path.suffix}"
+        link = Path(cache) / "text.txt"
         link.symlink_to(path.absolute())
         try:
             loaded = datasets.load_dataset(
-                "text" if whole else "json",
-                data_files=[str(link)],
-                split="train",
-                cache_dir=cache,
-                **({"sample_by": "document"} if whole else {}),
+                "text", data_files=[str(link)], split="train", cache_dir=cache, sample_by="document"
             )
-            if whole:
-                return [
-                    part for document in loaded["text"] for part in document.split(text.separator)
-                ]
-            if text.field not in loaded.column_names:
-                raise DataError(
-                    f"{path} has no field '{text.field}', only {', '.join(loaded.column_names)}",
-                    "give the dataset's `field`",
-                )
-            values = [value for value in loaded[text.field] if value is not None]
-            for value in values:
-                if not isinstance(value, str):
-                    raise DataError(
-                        f"{path}: field '{text.field}' holds {type(value).__name__}, not text",
-                        "give the dataset's `field`",
-                    )
-            return values
-        except StopIteration:  # A JSONL file without a record.
-            return []
+            return [part for document in loaded["text"] for part in document.split(separator)]
         except (datasets.exceptions.DatasetsError, ValueError, OSError) as error:
             raise DataError(
-                f"{path} cannot be read as {'text' if whole else 'JSON lines'}: "
-                f"{error.__cause__ or error}",
+                f"{path} cannot be read as text: {error.__cause__ or error}",
                 "check its encoding (UTF-8) and format",
             ) from error
+
+
+def _of_json(path: Path, field: str) -> list[str]:
+    """Returns what a field of JSON records holds, but for nulls.
+
+    Not by the library, whose parsers end the process on some malformed files.
+    """
+    values: list[str] = []
+    names: dict[str, None] = {}
+    try:
+        for number, record in enumerate(_records(path), start=1):
+            if not isinstance(record, dict):
+                raise ValueError(f"record {number} is no table of names and values")
+            names |= dict.fromkeys(record)
+            value = record.get(field)
+            if isinstance(value, str):
+                values.append(value)
+            elif value is not None:
+                raise DataError(
+                    f"{path}: field '{field}' holds {type(value).__name__}, not text, in record "
+                    f"{number}",
+                    "give the dataset's `field`",
+                )
+    except (ValueError, OSError) as error:
+        raise DataError(
+            f"{path} cannot be read as JSON lines: {error}", "check its encoding (UTF-8) and format"
+        ) from error
+    if names and field not in names:
+        raise DataError(
+            f"{path} has no field '{field}', only {', '.join(names)}", "give the dataset's `field`"
+        )
+    return values
+
+
+def _records(path: Path) -> Iterator[Any]:
+    """Yields the records of a file: of a list in `.json`, else one a line."""
+    if path.suffix == ".json":
+        try:
+            found = read_json(path.read_bytes())
+        except ValueError:  # Lines may have that name, too.
+            found = None
+        if found is not None:
+            yield from found if isinstance(found, list) else [found]
+            return
+    with path.open("rb") as lines:
+        yield from (read_json(line) for line in lines if line.strip())

@@ -28,6 +28,7 @@ from jobs.questions import HarnessQuestions, HubData, PicoQuestions, Questions
 from jobs.sources import TextFiles
 from workers import artifacts
 from workers.artifacts import Files
+from workers.json_text import read_json
 from workers.pico_tasks import pico_config
 
 OUTPUTS = ("multiple_choice", "loglikelihood", "generate_until")
@@ -278,7 +279,7 @@ def records_of(text: TextFiles) -> Iterator[tuple[str, dict[str, Any]]]:
                 continue
             place = f"{name}, line {number}"
             try:
-                record = json.loads(line)
+                record = read_json(line)
             except ValueError as error:
                 raise DataError(f"{place} is not JSON: {error}", "mend the line") from error
             if not isinstance(record, dict):

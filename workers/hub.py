@@ -1,20 +1,21 @@
 """Checkpoints: from a folder to a model whose weights are all there, finite and the file's own."""
 
 import copy
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from jobs.errors import DataError
 from jobs.sources import CHAT_TEMPLATE_FILE
+from workers.architecture import check_config, check_sizes
 from workers.tally import phase
-from workers.weights import read_weights, weight_files
+from workers.vocabulary import check_ids
+from workers.weights import StoredWeights, read_weights, weight_files
 
 # A bar for every load would tear the run's own progress apart.
 transformers_logging.disable_progress_bar()
@@ -81,11 +82,11 @@ def load_checkpoint(
             checkpoint that is quantized or needs its own code; a folder that transformers cannot
             read; a tokenizer with more ids than the head has rows.
     """
-    _check_config(path)
+    check_config(path)
     weights = read_weights(path, allow_bin)
     # Loaded as stored, so that the head is measured before any rounding to the running precision.
     stored = torch.float32 if "+" in weights.dtype else getattr(torch, weights.dtype)
-    model = _load_model(path, stored, allow_bin).eval().requires_grad_(False).to(device)
+    model = _load_model(path, weights, stored, allow_bin).eval().requires_grad_(False).to(device)
     loaded_tokenizer = load_tokenizer(tokenizer)
     weight = model.get_output_embeddings().weight
     if len(loaded_tokenizer) > len(weight):
@@ -99,6 +100,7 @@ def load_checkpoint(
     for parameter in model.parameters():
         # Not model.to(dtype): that would round buffers too, such as the rotary frequencies.
         parameter.data = parameter.data.to(getattr(torch, dtype))
+    _check_runs(model, path)
     return LoadedCheckpoint(
         model=model,
         tokenizer=loaded_tokenizer,
@@ -117,12 +119,13 @@ def load_tokenizer(folder: Path) -> Any:
     """Returns the tokenizer of a folder.
 
     Raises:
-        DataError: transformers cannot read it.
+        DataError: transformers cannot read it, or its ids would take all memory.
     """
+    check_ids(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # Malformed files raise bare Exceptions in Rust.
-        if is_out_of_memory(error):
+    except BaseException as error:  # Malformed files raise bare Exceptions in Rust, or panic.
+        if is_out_of_memory(error) or not (isinstance(error, Exception) or is_panic(error)):
             raise
         raise DataError(
             f"the tokenizer in {folder} cannot be loaded: {_first_line(error)}",
@@ -155,6 +158,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def is_panic(error: BaseException) -> bool:
+    """Returns whether an error is a panic of Rust code, such as the tokenizers'.
+
+    It is no Exception; but it ends no more than the work at hand.
+    """
+    return type(error).__name__ == "PanicException"
+
+
 def float64_device(device: torch.device) -> torch.device:
     """Returns where float64 results of a device are kept: there, or on the CPU beside MPS."""
     return torch.device("cpu") if device.type == "mps" else device
@@ -184,10 +195,11 @@ def final_norm_gain(model: Any) -> torch.Tensor:
     return (norm(1e4 * x).double() - norm(-1e4 * x).double()) / (2 * x)
 
 
-def _load_model(path: Path, dtype: torch.dtype, allow_bin: bool) -> Any:
+def _load_model(path: Path, weights: StoredWeights, dtype: torch.dtype, allow_bin: bool) -> Any:
     """Returns the model of a folder, every tensor of which comes from its files."""
     in_safetensors = weight_files(path, allow_bin)[0].suffix == ".safetensors"
     try:
+        check_sizes(path, weights)
         model, info = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=dtype,
@@ -199,6 +211,8 @@ def _load_model(path: Path, dtype: torch.dtype, allow_bin: bool) -> Any:
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
+    except DataError:
+        raise
     except Exception as error:  # Every architecture checks its configuration in its own way.
         if is_out_of_memory(error):
             raise
@@ -224,29 +238,25 @@ def _load_model(path: Path, dtype: torch.dtype, allow_bin: bool) -> Any:
     return model
 
 
-def _check_config(path: Path) -> None:
-    """Raises DataError where config.json isn't JSON, asks for code of its own or is quantized."""
+def _check_runs(model: Any, path: Path) -> None:
+    """Raises DataError where a model's parts don't fit each other, which two tokens show."""
+    ids = torch.zeros((1, 2), dtype=torch.int64, device=model.get_input_embeddings().weight.device)
     try:
-        config = json.loads((path / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}/config.json cannot be read: {error}", "save it again") from error
-    if not isinstance(config, dict):
-        raise DataError(f"{path}/config.json holds no table of names and values", "save it again")
-    # Many checkpoints name code that transformers has made its own since; that one is used then.
-    if "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING:
+        with torch.no_grad():
+            model(input_ids=ids, use_cache=False)
+    except Exception as error:  # Whatever an architecture's own code meets.
+        if is_out_of_memory(error):
+            raise
         raise DataError(
-            f"{path} needs Python code of its own ({config['auto_map']}), which is never run",
-            "use a checkpoint whose architecture transformers knows",
-        )
-    if config.get("quantization_config"):
-        raise DataError(
-            f"{path} is quantized, so its weights are not what they stand for",
-            "use the checkpoint in float32, bfloat16 or float16",
-        )
+            f"{path} cannot be run: {_first_line(error)}",
+            "give the checkpoint the config.json that it was saved with",
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Returns an error's first line, and the second one where the first only announces it."""
+    first, *others = (str(error).strip() or type(error).__name__).splitlines()
+    return f"{first} {others[0].strip()}" if first.endswith(":") and others else first
 
 
 def _zero_mean_unit_rms(width: int) -> torch.Tensor:

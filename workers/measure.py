@@ -90,7 +90,8 @@ def geometry_rows(
     last |= about | {
         "layer": LAST_LAYER,
         "rankme_extrapolated": 2 * last["rankme"] - rankme(half),
-        "rankme_logits": rankme(logits),
+        # A head of zeros, as some models begin with, has logits without a variance.
+        "rankme_logits": rankme(logits) if float(logits[0]) > 0 else None,
         "spectrum_half": half.cpu().numpy(),
         "spectrum_logits": logits.cpu().numpy(),
     }
@@ -143,7 +144,7 @@ def head_rows(work: HeadWork, checkpoint: LoadedModel, sequences: TokenSequences
         "norm_max": statistics.max,
         "norm_range": statistics.range,
         "norm_quantiles": list(statistics.quantiles),
-        "norm_cv_invariant": head_kernels.norm_cv_invariant(head, checkpoint.final_norm_gain),
+        "norm_cv_invariant": _cv_invariant(head, checkpoint.final_norm_gain),
         "pearson_norm_token_id": number_or_none(by_id.pearson),
         "spearman_norm_token_id": number_or_none(by_id.spearman),
         "dropped_rows": zero,
@@ -207,6 +208,13 @@ def loss_rows(work: LossWork, sequences: TokenSequences, passed: ForwardPass) ->
             "loss_counts": passed.loss_counts.numpy(),
         }
     ]
+
+
+def _cv_invariant(head: torch.Tensor, gain: torch.Tensor) -> float | None:
+    """Returns the norm CV without the gauge; None where nothing is left without it."""
+    if bool((head == head[0]).all()) or not bool(gain.any()):
+        return None
+    return head_kernels.norm_cv_invariant(head, gain)
 
 
 def _overlap_columns(head: torch.Tensor) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from jobs.posttrain_work import FileRecords, HubRecords, PicoRecords, Records
 from workers import artifacts
 from workers.artifacts import Files
 from workers.hub_text import streamed_records
+from workers.json_text import read_json
 
 Record = dict[str, Any]
 
@@ -51,9 +52,9 @@ def _of_files(records: FileRecords, files: Files) -> Iterator[Record]:
             raise DataError(f"{name} changed since it was planned", "run the command again")
         try:
             if name.endswith(".json"):
-                found = json.loads(content)
+                found = read_json(content)
             else:
-                found = [json.loads(line) for line in content.split(b"\n") if line.strip()]
+                found = [read_json(line) for line in content.split(b"\n") if line.strip()]
         except ValueError as error:
             raise DataError(f"{name} is not JSON: {error}", "mend it") from error
         for number, record in enumerate(found, start=1):

@@ -16,7 +16,7 @@ from jobs.cells import Cell
 from jobs.errors import CellError, StoreError
 from jobs.events import Event, Failed, Finished
 from jobs.records import rows_table
-from workers.hub import is_out_of_memory
+from workers.hub import is_out_of_memory, is_panic
 from workers.measure import Rows
 
 Report = Callable[[Event], None]
@@ -57,17 +57,19 @@ class Task:
 def reporting_failure(cells: Iterable[Cell], report: Report) -> Iterator[None]:
     """Reports an error within the block as the failure of the cells.
 
-    This is the boundary at which an error becomes a row, so every exception is caught here; those
-    that end the process (SystemExit, KeyboardInterrupt) pass.
+    This is the boundary at which an error becomes a row, so every exception is caught here, panics
+    of Rust code too; those that end the process (SystemExit, KeyboardInterrupt) pass.
     """
     try:
         yield
-    except Exception as error:  # noqa: BLE001
+    except BaseException as error:
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         for cell in cells:
             report(_failed(cell, error))
 
 
-def _failed(cell: Cell, error: Exception) -> Failed:
+def _failed(cell: Cell, error: BaseException) -> Failed:
     trace = "".join(traceback.format_exception(error))
     match error:
         case CellError():
@@ -80,6 +82,9 @@ def _failed(cell: Cell, error: Exception) -> Failed:
         case OSError():
             remedy = "check the disk, the permissions and the network, then `retry`"
             return Failed(cell.id, "infrastructure", str(error), remedy, trace)
+        case _ if is_panic(error):
+            remedy = "check tokenizer.json, or give the suite's `tokenizer`"
+            return Failed(cell.id, "data", f"the tokenizer's code gave up: {error}", remedy, trace)
         case _:
             remedy = "this is a defect of Eigentrace or of the checkpoint; see the traceback"
             return Failed(cell.id, "user", f"{type(error).__name__}: {error}", remedy, trace)

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +12,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from jobs.errors import DataError
+from workers.json_text import read_json
 
 _ZIP = b"PK\x03\x04"
 _PIECE = 2**20
+_PRECISIONS = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ def read_weights(path: Path, allow_bin: bool = False) -> StoredWeights:
             file, tensor_of = where[name]
             tensor = tensor_of(name)
             if tensor.is_floating_point():
+                if tensor.dtype not in _PRECISIONS:
+                    raise DataError(
+                        f"{file}: tensor {name} is stored in {tensor.dtype}, which is not measured",
+                        "use the checkpoint in float32, bfloat16 or float16",
+                    )
                 root_mean_square = _root_mean_square(tensor)
                 # Its infinity may be the overflow of a sum alone.
                 if not math.isfinite(root_mean_square) and not bool(torch.isfinite(tensor).all()):
@@ -106,13 +112,16 @@ def weight_files(path: Path, allow_bin: bool = False) -> list[Path]:
 
 def _shards(index: Path) -> list[Path]:
     try:
-        names = set(json.loads(index.read_text())["weight_map"].values())
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        names = set(read_json(index.read_bytes())["weight_map"].values())
+        # A path would lead out of the folder, to what nobody has fetched, hashed or asked for.
+        if paths := [name for name in names if Path(name).name != name]:
+            raise ValueError(f"it names {paths[0]!r}, which is no file beside it")
+        files = sorted(index.parent / name for name in names)
+        missing = [file for file in files if not file.is_file()]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise DataError(f"{index} is malformed: {error}", "fetch or save it again") from error
-    files = sorted(index.parent / name for name in names)
-    for file in files:
-        if not file.is_file():
-            raise DataError(f"{file} is missing, which the index names", "fetch it again")
+    if missing:
+        raise DataError(f"{missing[0]} is missing, which the index names", "fetch it again")
     return files
 
 

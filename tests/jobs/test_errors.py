@@ -29,6 +29,15 @@ def test_errors_say_what_and_what_to_do(kind: type[EigentraceError]) -> None:
     assert (type(twin), twin.message, twin.remedy) == (kind, "7 is odd", "use 8")
 
 
+def test_a_message_leaves_out_the_middle_of_what_nobody_reads() -> None:
+    error = StudyError("begin " + "x" * 50_000 + " end", "y" * 50_000)
+    assert len(str(error)) < 2_500
+    assert error.message.startswith("begin xx")
+    assert error.message.endswith("xx end")
+    assert copy.deepcopy(error).message == error.message
+    assert StudyError("x" * 900).message == "x" * 900
+
+
 def test_users_mistakes_and_cells_that_fail_are_apart() -> None:
     assert issubclass(StudyError, UsageError)
     assert issubclass(StoreError, UsageError)

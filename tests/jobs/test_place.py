@@ -172,6 +172,12 @@ def test_any_text_is_a_place_or_refused(text: str) -> None:
     assert str(Place(str(place))) == str(place)
 
 
+def test_the_home_of_nobody_is_no_place() -> None:
+    with pytest.raises(StoreError, match="~nobody-of-this-name/x cannot hold results") as caught:
+        Place("~nobody-of-this-name/x")
+    assert caught.value.remedy
+
+
 def test_an_address_of_a_file_scheme_is_a_folder(tmp_path: Path) -> None:
     place = Place(f"file://{tmp_path}/results")
     assert place.path == tmp_path / "results"

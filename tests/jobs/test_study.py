@@ -129,6 +129,11 @@ def test_overrides_reach_suites_that_ship(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_what_is_no_toml_is_text() -> None:
+    for text in ("[" * 5_000, "9" * 5_000, "two words", "]"):
+        assert load_study("smoke", [f"description={text}"]).description == text
+
+
 def test_an_override_leaves_other_loads_alone() -> None:
     load_study("smoke", ["datasets.heldout.sequences=7"])
     assert load_study("smoke").datasets["heldout"].sequences == 400
@@ -159,6 +164,18 @@ def test_an_override_leaves_other_loads_alone() -> None:
         ("geometry", ["not of the form path=value"]),
         ("=3", ["not of the form path=value"]),
         ("a..b=3", ["not of the form path=value"]),
+        ("suites." + "9" * 5000 + ".name=x", ["no member '999", "a number below 1"]),
+        (".".join(["suites", *["a"] * 20_000]) + "=x", ["no member 'a'"]),
+        ("forward.batch_size=" + "9" * 5000, ["'forward.batch_size'", "integer"]),
+        ("forward.batch_size=0x" + "f" * 5000, ["'forward.batch_size'", "integer"]),
+        (".".join(["forward", *["a"] * 20_000]) + "=1", ["'forward.a'"]),
+        (".".join(["datasets", *["a"] * 20_000]) + "=1", ["lacks 'datasets.a.kind'"]),
+        (".".join(["a"] * 20_000) + "=1", ["unknown key 'a'"]),
+        ("description=\udcff", ["is not UTF-8"]),
+        ("forward.batch_size=" + "x" * 50_000, ["'forward.batch_size'", "xx … xx"]),
+        ("suites.0.models.0.last_step=9007199254740991", ["more than 10000"]),
+        ("memorization.corpus=[1]", ["'memorization.corpus'"]),
+        ("suites.0=[[1]]", ["'suites.0'"]),
     ],
 )
 def test_a_wrong_override_gets_one_clear_line(override: str, said: list[str]) -> None:
@@ -166,6 +183,7 @@ def test_a_wrong_override_gets_one_clear_line(override: str, said: list[str]) ->
         load_study("smoke", [override])
     text = str(caught.value)
     assert "\n" not in text
+    assert len(text) < 2_500
     assert [part for part in said if part not in text] == []
     assert caught.value.remedy
 
@@ -192,6 +210,12 @@ def test_an_unknown_study_gets_one_clear_line(name: str, said: str) -> None:
         (b"\xff\xfe", "cannot read the study"),
         (b'name = "x"\nsuites = [{kind = "pico"}, {kind = "pico", nme = 1}]', "'suites.1.nme'"),
         (b"suites = [{kind = 'pico'}]", "lacks 'name'"),
+        (b"name = " + b"[" * 100_000, "too deep within each other"),
+        (b"name = " + b"9" * 5_000, "not valid TOML"),
+        (b"name = 0x" + b"f" * 5_000, "20000 bits, and TOML's have 64"),
+        (b"[winrates]\nseed = -9223372036854775809", "64 bits, and TOML's have 64"),
+        (b".".join([b"a"] * 5_000) + b" = 1", "too deep"),
+        (b".".join([b"a"] * 900) + b" = 1", "lacks 'name'"),
     ],
 )
 def test_a_damaged_study_gets_one_clear_line(tmp_path: Path, content: bytes, said: str) -> None:

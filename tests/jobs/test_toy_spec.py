@@ -53,12 +53,16 @@ def test_more_skew_gives_more_to_the_first() -> None:
         ({"counts": [[]]}, "at least 1 item"),
         ({"counts": [[2, 0]]}, "greater than or equal to 1"),
         ({"counts": []}, "needs either counts"),
+        ({"examples": 8}, "needs either counts"),
+        ({"counts": [], "classes": 4, "skews": [1]}, "needs either counts"),
         ({"classes": 4, "examples": 8, "skews": [1]}, "needs either counts"),
         ({"counts": [], "classes": 0, "examples": 8, "skews": [1]}, "greater than or equal to 1"),
         ({"counts": [], "classes": 9, "examples": 8, "skews": [1]}, "without any"),
         ({"scales": [0]}, "greater than 0"),
         ({"learning_rates": [-1]}, "greater than 0"),
         ({"seeds": 0}, "greater than or equal to 1"),
+        ({"counts": [], "classes": 10**9, "examples": 10**9, "skews": [1]}, "or equal to 10000"),
+        ({"counts": [], "classes": 4, "examples": 10**400, "skews": [1]}, "less than 900719925474"),
     ],
 )
 def test_what_makes_no_sense_is_refused(change: dict[str, Any], said: str) -> None:

@@ -123,6 +123,8 @@ def test_what_is_not_asked_is_not_planned(asking: str) -> None:
     ("override", "said"),
     [
         ("evals.tasks=['sciqs']", "task 'sciqs', which it doesn't define .did you mean 'sciq'"),
+        ("tasks.sciq.data=['~nobody-of-this-name/x']", "task 'sciq': the path .* is of no use"),
+        ("tasks.sciq.data=['" + "x" * 300 + "']", "task 'sciq': the path .* is of no use"),
         ("tasks.sciq.data=['gone.jsonl']", "task 'sciq': there is no file gone.jsonl"),
         ("tasks.sciq={kind='harness', task='boolq'}", "where lm-eval finds the records of 'boolq'"),
         ("tasks.sciq={kind='harness', config='a.yaml'}", "needs `data`"),

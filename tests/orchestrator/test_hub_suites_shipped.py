@@ -6,33 +6,15 @@ from pathlib import Path
 import pytest
 
 from jobs.capability_work import ChatsWork
-from jobs.hub_spec import HubSeries, HubSuite
-from jobs.posttrain_spec import HubExamples
+from jobs.hub_spec import HubSuite
 from jobs.posttrain_work import PosttrainWork, SampleWork
 from jobs.published import published_suites
 from jobs.study import load_study
-from jobs.text_spec import HubText
 from orchestrator.hub_index import HubIndex
 from orchestrator.hub_suites import hub_checkpoints
 from orchestrator.plan import Plan, make_plan
+from tests.hub.published import publish_series, publish_study
 from tests.hub.server import LocalHub
-
-FILES = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json": b"{}"}
-
-
-def _publish(hub: LocalHub, series: HubSeries, every: bool = False) -> None:
-    """Gives the local hub some revisions that fit a series, each with weights of its own."""
-    steps = series.scheduled_steps or (1000, 2000)
-    names = series.revisions or ("main",)
-    if series.pattern is not None:
-        pattern = series.pattern.replace("*", "9B")
-        chosen = steps if every else steps[:2] + steps[-1:]
-        names = tuple(pattern.replace("{step}", str(step)) for step in chosen)
-    for name in (*names, "main"):
-        own = f"weights of {series.repository} {name}".encode()
-        hub.model(series.repository).commit(name, FILES | {"model.safetensors": own})
-    if isinstance(series, HubSuite) and series.tokenizer is not None:
-        hub.model(series.tokenizer).commit("main", FILES)
 
 
 def test_suites_that_ship_find_what_their_names_say(local_hub: LocalHub, tmp_path: Path) -> None:
@@ -41,7 +23,7 @@ def test_suites_that_ship_find_what_their_names_say(local_hub: LocalHub, tmp_pat
     for suite in suites:
         assert isinstance(suite, HubSuite)
         for series in (suite, *suite.more):
-            _publish(local_hub, series)
+            publish_series(local_hub, series)
     for suite in suites:
         assert isinstance(suite, HubSuite)
         found, missing = hub_checkpoints(suite, HubIndex(tmp_path / "memory"))
@@ -62,7 +44,7 @@ def test_studies_that_ship_find_their_checkpoints(
     for suite in suites:
         assert isinstance(suite, HubSuite)
         for series in (suite, *suite.more):
-            _publish(local_hub, series)
+            publish_series(local_hub, series)
     for suite in suites:
         assert isinstance(suite, HubSuite)
         assert hub_checkpoints(suite, index)[0]
@@ -71,13 +53,7 @@ def test_studies_that_ship_find_their_checkpoints(
 def _planned(hub: LocalHub, memory: Path, name: str, *overrides: str) -> Plan:
     """A shipped study's plan, against a hub that has what it names, with nothing in it."""
     study = load_study(name, overrides)
-    for suite in study.suites:
-        assert isinstance(suite, HubSuite)
-        for series in (suite, *suite.more):
-            _publish(hub, series, every=True)
-    for data in (*study.training.values(), *study.datasets.values()):
-        assert isinstance(data, HubExamples | HubText)
-        hub.dataset(data.repository).commit("main", {"README.md": b""})
+    publish_study(hub, study, every=True)
     return make_plan(study, HubIndex(memory))
 
 

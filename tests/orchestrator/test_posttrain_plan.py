@@ -124,6 +124,7 @@ def test_the_last_checkpoint_of_each_stage_is_sampled_in_batches(chain: str) -> 
         (["posttrain.tuned.steps=[7]"], "has no checkpoint of step 7"),
         (['posttrain.tuned.models=["absent"]'], "begins from model 'absent'"),
         (["passk.k=[1,8]"], "pass@8 needs 8 samples"),
+        (['training.chats.paths=["~nobody-of-this-name/a.json"]'], "is of no use"),
     ],
 )
 def test_mistakes_are_told_before_the_run(chain: str, overrides: list[str], message: str) -> None:
@@ -199,9 +200,22 @@ def test_empty_and_malformed_records_are_refused(chain: str, tmp_path: Path) -> 
     (tmp_path / "chats.json").write_text("[]")
     with pytest.raises(StudyError, match="holds no records"):
         _cells(chain)
-    (tmp_path / "chats.json").write_text("{")
-    with pytest.raises(StudyError, match="is no list of records"):
-        _cells(chain)
+    for malformed in ("{", "[" * 100_000):
+        (tmp_path / "chats.json").write_text(malformed)
+        with pytest.raises(StudyError, match="is no list of records"):
+            _cells(chain)
+
+
+def test_more_batches_than_anyone_samples_are_refused(chain: str) -> None:
+    changes = [
+        "suites=[{kind='pico', corpus={heldout_problems=100000000}}]",
+        "posttrain=[{name='c', suite='pico', stages=[{method='sft', data='chats', steps=1}]}]",
+        "training.problems={kind='pico', form='heldout_problems'}",
+        "passk.suites=['pico']",
+        "datasets.words={kind='pico', sequences=8, sequence_length=8}",
+    ]
+    with pytest.raises(StudyError, match=r"more than 100000 cells.*raise passk.batch"):
+        _cells(chain, *changes)
 
 
 def test_processes_and_gpus_reach_the_cells(chain: str) -> None:

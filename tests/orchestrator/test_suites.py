@@ -145,7 +145,7 @@ def test_an_index_names_the_shards_that_count(tmp_path: Path) -> None:
     assert names == ["config.json", "model.safetensors"]
 
 
-@pytest.mark.parametrize("index", ["", "[]", "{}", '{"weight_map": 3}', "\xff"])
+@pytest.mark.parametrize("index", ["", "[]", "{}", '{"weight_map": 3}', "\xff", "[" * 100_000])
 def test_a_malformed_index_is_named(tmp_path: Path, index: str) -> None:
     folder = _fake(tmp_path / "step1")
     (folder / "model.safetensors").unlink()
@@ -153,6 +153,28 @@ def test_a_malformed_index_is_named(tmp_path: Path, index: str) -> None:
     ((step, verdict, sentence),) = _findings(tmp_path, path=str(folder))
     assert (step, verdict) == (1, "incomplete")
     assert "model.safetensors.index.json is malformed" in sentence
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "x" * 300, "x/" * 3000])
+def test_a_path_that_cannot_be_is_named(tmp_path: Path, path: str) -> None:
+    for fields in ({"path": path}, {"paths": [path]}):
+        with pytest.raises(StudyError, match=r"suite 's': the path .* is of no use") as told:
+            _checkpoints(tmp_path, **fields)
+        assert told.value.remedy
+    with pytest.raises(StudyError, match=r"suite 's': the path .* is of no use"):
+        _checkpoints(tmp_path, path=str(_fake(tmp_path / "step1")), tokenizer=path)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    folder = _fake(tmp_path / "step1")
+    monkeypatch.setattr("orchestrator.suites._weight_files", refuse)
+    with pytest.raises(StudyError, match=r"suite 's' cannot be listed: .*Permission denied"):
+        _checkpoints(tmp_path, path=str(folder))
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_what_cannot_be_asked_is_refused_with_a_remedy(tmp_path: Path, broken: s
 
 def test_records_that_are_not_json_are_refused_with_their_line(tmp_path: Path) -> None:
     path = records_file(tmp_path, sciq(1))
-    for bad in (b"{", b"\xff"):
+    for bad in (b"{", b"\xff", b"[" * 100_000, b'{"support": "\\udfff"}'):
         path.write_bytes(json.dumps(sciq(1)[0]).encode() + b"\n" + bad)
         questions = HarnessQuestions("mine", "sciq", None, files(path), 0, None)
         with pytest.raises(DataError, match=r"line 2 is not JSON: .* → mend the line"):

@@ -115,12 +115,44 @@ def test_remote_code_is_refused_before_anything_is_read(copy_series: Path) -> No
     assert not (folder / "ran").exists()
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_precisions_that_are_not_measured_are_refused(
+    copy_series: Path, dtype: torch.dtype
+) -> None:
+    folder = copy_series / "step0"
+    _rewrite(folder, **{EMBEDDING: load_file(folder / WEIGHTS)[EMBEDDING].to(dtype)})
+    _refused(folder, WEIGHTS, EMBEDDING, str(dtype))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_hidden_layers": 10**12},
+        {"hidden_size": 10**12},
+        {"hidden_size": 2**20, "intermediate_size": 2**22},
+        {"vocab_size": 10**12},
+        {"intermediate_size": 10**9},
+    ],
+)
+def test_a_config_that_asks_for_far_more_than_is_stored_is_refused(
+    copy_series: Path, values: dict[str, Any]
+) -> None:
+    _configure(copy_series / "step0", **values)
+    _refused(copy_series / "step0", str(copy_series / "step0"))
+
+
+def test_a_model_that_cannot_be_run_is_refused(copy_series: Path) -> None:
+    rope = {"partial_rotary_factor": 1.5, "rope_theta": 10000.0, "rope_type": "default"}
+    _configure(copy_series / "step0", rope_parameters=rope)
+    _refused(copy_series / "step0", "cannot be run", "size of tensor")
+
+
 def test_quantized_weights_are_refused(copy_series: Path) -> None:
     _configure(copy_series / "step0", quantization_config={"quant_method": "gptq", "bits": 4})
     _refused(copy_series / "step0", "quantized")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "\x00"])
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\x00", "[" * 100_000, '{"a": "\\ud800"}'])
 def test_a_config_that_is_no_config_is_refused(copy_series: Path, text: str) -> None:
     (copy_series / "step0" / "config.json").write_text(text)
     _refused(copy_series / "step0", "config.json")
@@ -215,8 +247,26 @@ def test_a_shard_that_is_missing_or_cut_is_refused_by_name(copy_series: Path) ->
     _refused(folder, second.name)
     second.unlink()
     _refused(folder, second.name, "missing")
-    (folder / f"{WEIGHTS}.index.json").write_text("{}")
-    _refused(folder, "index.json", "malformed")
+    for index in (
+        "{}",
+        "[" * 100_000,
+        '{"weight_map": {"a": 7}}',
+    ):
+        (folder / f"{WEIGHTS}.index.json").write_text(index)
+        _refused(folder, "index.json")
+
+
+@pytest.mark.parametrize("beyond", ["../step10/model.safetensors", "sub/x.safetensors", "x" * 300])
+def test_a_shard_lies_beside_its_index(copy_series: Path, beyond: str) -> None:
+    folder = copy_series / "step0"
+    names = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    index = {"weight_map": dict.fromkeys(names, beyond)}
+    (folder / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
+    _refused(folder, "index.json is malformed")
+    index = {"weight_map": dict.fromkeys(names, str(copy_series / "step10" / WEIGHTS))}
+    (folder / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
+    _refused(folder, "index.json is malformed", "no file beside it")
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,25 @@ def test_head_rows_are_those_of_the_oracles(
     assert rows_table("head", [row]).num_rows == 1
 
 
+def test_what_is_nothing_without_the_gauge_is_left_out(checkpoint: LoadedCheckpoint) -> None:
+    same = replace(checkpoint, head=checkpoint.head[:1].expand(50, -1).clone())
+    silenced = replace(checkpoint, final_norm_gain=torch.zeros_like(checkpoint.final_norm_gain))
+    for degenerate in (same, silenced):
+        (row,) = head_rows(HeadWork(None, None, 5, False), degenerate, None)
+        assert row["norm_cv_invariant"] is None
+        assert row["norm_mean"] > 0
+        assert rows_table("head", [row]).num_rows == 1
+
+
+def test_a_head_of_zeros_leaves_the_features_their_geometry(checkpoint: LoadedCheckpoint) -> None:
+    passed = measure_pass(checkpoint, SEQUENCES)
+    zero = replace(checkpoint, head=torch.zeros_like(checkpoint.head))
+    (row, *_), _ = geometry_rows(GEOMETRY, zero, SEQUENCES, passed)
+    (usual, *_), _ = geometry_rows(GEOMETRY, checkpoint, SEQUENCES, passed)
+    assert row["rankme_logits"] is None
+    assert row["rankme"] == usual["rankme"]
+
+
 def test_without_counts_their_columns_are_left_out(checkpoint: LoadedCheckpoint) -> None:
     (row,) = head_rows(HeadWork(None, None, 5, False), checkpoint, None)
     assert set(row) == own("head") - OPTIONAL

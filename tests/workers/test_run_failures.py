@@ -1,11 +1,14 @@
 """What becomes of errors within a task."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
+from transformers import AutoTokenizer
 
 from jobs.cells import Cell
 from jobs.errors import DataError, StoreError
@@ -15,6 +18,7 @@ from orchestrator.plan import make_plan
 from tests.conftest import Texts
 from tests.workers.tasks import kinds, prepare, raising, run_cells, small_study
 from workers import checkpoint_task
+from workers.hub import load_tokenizer
 
 
 def _sequences(tiny_series: Path, texts: Texts) -> Cell:
@@ -103,6 +107,33 @@ def test_what_an_error_becomes(
         assert message in failure.message
         assert failure.remedy
         assert type(error).__name__ in failure.traceback
+
+
+def _panic() -> BaseException:
+    """A panic of the tokenizers' own code, which is no Exception."""
+    damaged = json.loads(Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")).to_str())
+    cut = {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 5}
+    tokenizer = Tokenizer.from_str(json.dumps(damaged | {"truncation": cut}))
+    with pytest.raises(BaseException, match="`stride` must be") as told:
+        tokenizer.encode(["a", "b", "a"], is_pretokenized=True)
+    return told.value
+
+
+def test_a_panic_of_the_tokenizer_fails_the_cell_alone(
+    cells: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panic = _panic()
+    assert not isinstance(panic, Exception)
+    monkeypatch.setattr(checkpoint_task, "head_rows", raising(panic))
+    events = run_cells(cells, tmp_path)
+    (failure,) = kinds(events, Failed)
+    assert failure.cause == "data"
+    assert "stride" in failure.message
+    assert "tokenizer.json" in failure.remedy
+    assert len(kinds(events, Finished)) == len(cells) - 1
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", raising(panic))
+    with pytest.raises(DataError, match=r"the tokenizer in .* cannot be loaded: `stride`"):
+        load_tokenizer(tmp_path)
 
 
 def test_what_ends_the_process_is_not_caught(

@@ -30,6 +30,25 @@ def test_separators_line_ends_and_several_files(tokenizer: Path, tmp_path: Path)
     assert {decode(ids) for ids in lists(drawn)} == {"one", "two\n\nstill two", "three", "four"}
 
 
+def test_json_holds_a_list_or_lines(tokenizer: Path, tmp_path: Path) -> None:
+    draw = Sequences(sequences=4, sequence_length=40)
+    words = {"alpha", "beta gamma", "delta", "zeta"}
+    decode = AutoTokenizer.from_pretrained(tokenizer).decode
+    more = '{"text": "delta"}\n{"text": "zeta"}\n'
+    for number, content in enumerate(
+        (
+            '[{"text": "alpha", "n": 1},\n {"text": "beta gamma"}, {"n": 3}, '
+            '{"text": "delta"}, {"text": "zeta"}]',
+            '{"text": "alpha"}\n{"text": "beta gamma"}\n' + more,
+            '\ufeff{"text": "alpha"}\r\n\r\n{"text": "beta gamma", "text2": null}\n' + more,
+        )
+    ):
+        file = tmp_path / f"{number}.json"
+        file.write_text(content, encoding="utf-8")
+        _, drawn = drawn_from(files(file), draw, tokenizer, tmp_path / f"out{number}")
+        assert {decode(ids) for ids in lists(drawn)} == words
+
+
 def test_text_of_our_own_is_read_without_a_library(
     texts: Texts, tokenizer: Path, tmp_path: Path
 ) -> None:
@@ -48,8 +67,15 @@ def test_text_of_our_own_is_read_without_a_library(
         ("a.jsonl", b'{"text": ["x", "y"]}\n', "holds list, not text"),
         ("a.jsonl", b'{"text": 3}\n', "holds int, not text"),
         ("a.jsonl", b'{"text": "\xff\xfe"}\n', "cannot be read as JSON lines"),
+        ("a.jsonl", b'{"text": "x"}\nnull\n', "record 2 is no table of names and values"),
+        ("a.jsonl", b'{"text": "\\ud800"}\n', "surrogates not allowed"),
+        ("a.jsonl", b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "too deep"),
+        # It ended the process in the library's own parser.
+        ("a.jsonl", b'{["text"]: "x"}\n', "cannot be read as JSON lines"),
+        ("a.json", b"[" * 100_000, "too deep"),
+        ("a.json", b'[{"text": "x"}, 3]', "record 2 is no table"),
         ("a.jsonl", b"", "only 0 of 4 sequences"),
-        ("a.jsonl", b"\n\n", "cannot be read as JSON lines"),
+        ("a.jsonl", b"\n\n", "only 0 of 4 sequences"),
         ("a.txt", b"\xff\xfeh\x00i\x00", "can't decode byte 0xff"),
         ("a.txt", "naïve".encode("latin-1"), "cannot be read as text"),
         ("a.txt", b"", "only 0 of 4 sequences"),
