@@ -14,7 +14,7 @@ from ray.cluster_utils import Cluster
 
 from jobs.errors import UsageError
 from jobs.events import Event, Failed, Finished, Started
-from orchestrator import actors
+from orchestrator import crew
 from orchestrator import versions as versions_module
 from orchestrator.actors import RayExecutor
 from orchestrator.cluster import Shape, connect
@@ -215,7 +215,7 @@ def test_a_node_with_another_version_ends_the_run(
 ) -> None:
     here = versions_module.versions()
     assert "+" not in here["torch"]
-    monkeypatch.setattr(actors, "versions", lambda: here | {"torch": "1.0"})
+    monkeypatch.setattr(crew, "versions", lambda: here | {"torch": "1.0"})
     with (
         _node(cluster),
         _executor(cluster, partial(SharedFiles, tmp_path)) as executor,
