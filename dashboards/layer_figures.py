@@ -39,6 +39,7 @@ def _figure(key: str, name: str, group: Sequence[Row], metric: str, title: str) 
     points = tuple(
         {
             "checkpoint": f"{row['label']} {row['revision']}",
+            "revision": row["revision"],
             "layer": "final" if row["layer"] == LAST_LAYER else str(row["layer"]),
             **{key: row[key] for key in ("step", "tokens")},
             "value": row[metric],
