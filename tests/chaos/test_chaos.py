@@ -1,0 +1,131 @@
+"""Whatever befalls a run, and however often it is begun again: its results are as undisturbed."""
+
+import math
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from dashboards.query import load
+from jobs.records import TABLES
+from jobs.study import load_study
+from orchestrator import run
+from orchestrator.plan import make_plan
+from tests.chaos import faults, studies
+from tests.chaos.ordeal import endure
+from tests.chaos.world import world_of
+from tests.conftest import Texts
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+_MOST_SECONDS = 6000.0
+SEED = int(os.environ.get("EIGENTRACE_CHAOS_SEED", "0"))
+
+FEW = (
+    faults.worker_killed,
+    faults.trial_killed,
+    faults.node_died,
+    faults.node_drained,
+    faults.worker_hung,
+    *[faults.driver_killed] * 3,
+)
+MANY = (
+    *[faults.worker_killed] * 4,
+    *[faults.worker_hung] * 3,
+    *[faults.trial_killed] * 3,
+    *[faults.trial_hung] * 2,
+    *[faults.chain_killed] * 3,
+    *[faults.engine_killed] * 2,
+    *[faults.node_died] * 3,
+    *[faults.node_drained] * 2,
+    *[faults.objects_lost] * 2,
+    *[faults.memory_short] * 2,
+    *[faults.driver_killed] * 3,
+    *[faults.head_died] * 1,
+    *[faults.disk_full] * 2,
+    *[faults.store_away] * 2,
+    *[faults.artifact_cut] * 2,
+    *[faults.clock_jumped] * 3,
+    *[faults.second_driver] * 2,
+)
+
+
+@pytest.mark.timeout(500)
+def test_five_faults_and_three_killed_drivers(
+    tmp_path: Path, tiny_series: Path, texts: Texts
+) -> None:
+    study = studies.small(tmp_path, tiny_series, texts.txt)
+    _endured(study, tmp_path / "undisturbed", FEW, nodes=2, behind_url=False, over=0.08)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_everything_that_can_befall_a_run(
+    tmp_path: Path, tiny_series: Path, texts: Texts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    study = studies.large(tmp_path, tiny_series, texts.txt)
+    cells = make_plan(load_study(study, ())).cells
+    assert len(cells) >= 200
+    befallen = _endured(study, tmp_path / "undisturbed", MANY, nodes=4, behind_url=True, over=0.6)
+    assert sum(befallen.values()) >= 30
+
+
+def _endured(
+    study: Path,
+    undisturbed: Path,
+    befalling: tuple[faults.Fault, ...],
+    *,
+    nodes: int,
+    behind_url: bool,
+    over: float,
+) -> Counter[str]:
+    """Runs a study in peace and amid faults, compares all rows, and counts the faults.
+
+    Args:
+        study: The study.
+        undisturbed: Where the results of the peaceful run go.
+        befalling: The faults.
+        nodes: How many nodes run work.
+        behind_url: Whether the results lie in an object store.
+        over: Share of the cells after which the last fault is due.
+    """
+    options = ["--study", str(study), "--results", str(undisturbed), "--threads", "1"]
+    assert run.main(["full", *options, "--executor", "inline", "--device", "cpu"]) == 1
+    cells = make_plan(load_study(study, ())).cells
+    with world_of(study, nodes, behind_url=behind_url) as world:
+        befallen = endure(world, befalling, SEED, over * len(cells), _MOST_SECONDS)
+        print(*(f"{name}: {did}" for name, did in befallen), sep="\n")
+        last = world.log_of(world.drivers[-1])
+        _compare(undisturbed, world.results, last)
+    counted = Counter(name for name, _ in befallen)
+    assert counted == Counter(fault.__name__ for fault in befalling)
+    return counted
+
+
+def _compare(expected: Path, found: Path | str, last: str) -> None:
+    """Asserts that the rows are the same, but for rounding and for how they came to be."""
+    for table in TABLES:
+        ours, theirs = load(table, expected).to_pylist(), load(table, found).to_pylist()
+        assert [row["cell_id"] for row in ours] == [row["cell_id"] for row in theirs], (table, last)
+        for mine, other in zip(ours, theirs, strict=True):
+            for column, value in mine.items():
+                if table == "failures" and column in ("attempts", "traceback", "message"):
+                    continue
+                assert _same(value, other[column]), (table, column, value, other[column])
+    assert load("failures", expected).num_rows > 0
+
+
+def _same(mine: object, other: object) -> bool:
+    """Tells whether two values are equal, numbers up to rounding: smaller batches round anew."""
+    if isinstance(mine, float) and isinstance(other, float):
+        both_nan = math.isnan(mine) and math.isnan(other)
+        return both_nan or math.isclose(mine, other, rel_tol=1e-4, abs_tol=1e-5)
+    if isinstance(mine, list) and isinstance(other, list):
+        return len(mine) == len(other) and all(map(_same, mine, other))
+    if isinstance(mine, dict) and isinstance(other, dict):
+        return mine.keys() == other.keys() and all(_same(mine[k], other[k]) for k in mine)
+    return mine == other
