@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -180,12 +179,18 @@ def store_away(world: World, chance: random.Random) -> str | None:
 
 
 def artifact_cut(world: World, chance: random.Random) -> str | None:
-    """Cuts files of artifacts short in a node's cache, as a power failure does."""
-    files = [p for p in sorted(world.caches.glob("*/artifacts/*/*/**/*")) if _cut(p)]
+    """Has the power fail on a node: it is back at once, with files of its cache cut short."""
+    node = chance.choice(world.workers)
+    cache = world.homes[node.node_id]
+    files = [path for path in sorted(cache.glob("artifacts/*/*/**/*")) if path.is_file()]
+    if not files:
+        return None
+    kill(world.cluster, node)
     for path in files:
-        with suppress(FileNotFoundError), path.open("r+b") as file:
+        with path.open("r+b") as file:
             file.truncate(path.stat().st_size // 2)
-    return f"{len(files)} files of artifacts cut to half" if files else None
+    world.add_node(cache)
+    return f"{len(files)} files of artifacts cut to half on node {node.node_id[:8]}"
 
 
 def clock_jumped(world: World, chance: random.Random) -> str | None:
@@ -232,10 +237,6 @@ def _title(process: psutil.Process) -> str:
     with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
         return " ".join(process.cmdline())
     return ""
-
-
-def _cut(path: Path) -> bool:
-    return path.is_file() and path.suffix in (".safetensors", ".json", ".bin")
 
 
 def _last_line(text: str) -> str:

@@ -122,6 +122,7 @@ tasks = ["choices"]
 dataset = "heldout"
 [memorization]
 tasks = ["facts"]
+corpus = {{ kind = "local", paths = ["{words}"] }}
 [generate]
 new_tokens = 8
 [passk]
@@ -146,7 +147,7 @@ def large(folder: Path, series: Path, words: Path) -> Path:
     suite = _SUITE.format(
         tokens=400_000, last=64, tuned='["a", "b"]', poisoned=_poisoned(folder, series), words=words
     )
-    return _written(folder, suite + _CHAIN.format(steps=8, middle=_DPO) + _MORE)
+    return _written(folder, suite + _CHAIN.format(steps=8, middle=_DPO) + _MORE.format(words=words))
 
 
 def _poisoned(folder: Path, series: Path) -> Path:

@@ -99,24 +99,31 @@ def _endured(
     with world_of(study, nodes, behind_url=behind_url) as world:
         befallen = endure(world, befalling, SEED, over * len(cells), _MOST_SECONDS)
         print(*(f"{name}: {did}" for name, did in befallen), sep="\n")
-        last = world.log_of(world.drivers[-1])
-        _compare(undisturbed, world.results, last)
+        _compare(undisturbed, world.results)
     counted = Counter(name for name, _ in befallen)
     assert counted == Counter(fault.__name__ for fault in befalling)
     return counted
 
 
-def _compare(expected: Path, found: Path | str, last: str) -> None:
+def _compare(expected: Path, found: Path | str) -> None:
     """Asserts that the rows are the same, but for rounding and for how they came to be."""
+    poisoned, failed = (
+        {
+            row["cell_id"]: (row["cause"], row["message"])
+            for row in load("failures", there).to_pylist()
+        }
+        for there in (expected, found)
+    )
+    assert failed.keys() == poisoned.keys(), [failed[i] for i in failed.keys() - poisoned.keys()]
+    assert poisoned
     for table in TABLES:
         ours, theirs = load(table, expected).to_pylist(), load(table, found).to_pylist()
-        assert [row["cell_id"] for row in ours] == [row["cell_id"] for row in theirs], (table, last)
+        assert [row["cell_id"] for row in ours] == [row["cell_id"] for row in theirs], table
         for mine, other in zip(ours, theirs, strict=True):
             for column, value in mine.items():
                 if table == "failures" and column in ("attempts", "traceback", "message"):
                     continue
                 assert _same(value, other[column]), (table, column, value, other[column])
-    assert load("failures", expected).num_rows > 0
 
 
 def _same(mine: object, other: object) -> bool:

@@ -43,6 +43,8 @@ class World:
         folder: Where nodes have their caches, and drivers their logs.
         nodes: How many nodes run work.
         server: Process of the object store, if the results lie in one.
+        cluster: The cluster.
+        homes: Cache of each node.
         drivers: Processes of the command line, the last one being the one that counts.
     """
 
@@ -53,7 +55,7 @@ class World:
     server: psutil.Process | None = None
     drivers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     cluster: Cluster | None = None
-    _made: int = 0
+    homes: dict[str, Path] = field(default_factory=dict)
 
     @property
     def clock(self) -> Path:
@@ -89,12 +91,12 @@ class World:
             self.cluster.shutdown()
             self.cluster = None
 
-    def add_node(self, **environment: str) -> Any:
-        """Adds a node with a cache of its own."""
+    def add_node(self, cache: Path | None = None, **environment: str) -> Any:
+        """Adds a node, with the cache that a dead one left or with one of its own."""
         assert self.cluster is not None
-        self._made += 1
-        cache = self.caches / str(self._made)
-        cache.mkdir(parents=True)
+        if cache is None:
+            cache = self.caches / str(len(self.homes))
+            cache.mkdir()
         own = {
             "EIGENTRACE_CACHE": str(cache),
             "EIGENTRACE_TEST_CLOCK": str(self.clock),
@@ -102,7 +104,9 @@ class World:
             **environment,
         }
         with _environment(own):
-            return self.cluster.add_node(num_cpus=1)
+            node = self.cluster.add_node(num_cpus=1)
+        self.homes[node.node_id] = cache
+        return node
 
     def start_driver(self) -> subprocess.Popen[bytes]:
         """Starts the command line on the cluster."""

@@ -79,7 +79,14 @@ class Watching:
         return event
 
 
-@pytest.mark.parametrize("kind", [cell, training, sampling])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        cell,
+        pytest.param(training, marks=pytest.mark.soak),
+        pytest.param(sampling, marks=pytest.mark.soak),
+    ],
+)
 def test_from_no_node_to_the_demand_and_back(
     kind: Callable[..., Cell],
     head: Head,

@@ -164,6 +164,7 @@ def work_until_killed(work: PosttrainWork, checkpoint: Path, folder: Path, membe
     run(work, checkpoint, folder, kill)
 
 
+@pytest.mark.soak
 def test_a_killed_worker_leaves_no_process_and_the_stage_goes_on(
     together: Made, checkpoint: Path, tmp_path: Path
 ) -> None:
