@@ -52,7 +52,7 @@ def endure(
             world.start_driver()
         if (now_done := world.done()) > done:
             done, advanced = now_done, now
-        due = done * len(faults) >= len(befallen) * cells
+        due = done * len(faults) > len(befallen) * cells
         late = now - advanced > _PATIENCE_SECONDS
         ready = [
             fault

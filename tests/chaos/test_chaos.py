@@ -70,7 +70,7 @@ def test_everything_that_can_befall_a_run(
     study = studies.large(tmp_path, tiny_series, texts.txt)
     cells = make_plan(load_study(study, ())).cells
     assert len(cells) >= 200
-    befallen = _endured(study, tmp_path / "undisturbed", MANY, nodes=4, behind_url=True, over=0.6)
+    befallen = _endured(study, tmp_path / "undisturbed", MANY, nodes=4, behind_url=True, over=0.35)
     assert sum(befallen.values()) >= 30
 
 
@@ -108,10 +108,7 @@ def _endured(
 def _compare(expected: Path, found: Path | str) -> None:
     """Asserts that the rows are the same, but for rounding and for how they came to be."""
     poisoned, failed = (
-        {
-            row["cell_id"]: (row["cause"], row["message"])
-            for row in load("failures", there).to_pylist()
-        }
+        {row["cell_id"]: row["message"] for row in load("failures", there).to_pylist()}
         for there in (expected, found)
     )
     assert failed.keys() == poisoned.keys(), [failed[i] for i in failed.keys() - poisoned.keys()]

@@ -43,9 +43,9 @@ class World:
         folder: Where nodes have their caches, and drivers their logs.
         nodes: How many nodes run work.
         server: Process of the object store, if the results lie in one.
+        drivers: Processes of the command line, the last one being the one that counts.
         cluster: The cluster.
         homes: Cache of each node.
-        drivers: Processes of the command line, the last one being the one that counts.
     """
 
     study: Path
