@@ -15,6 +15,11 @@ _OPTIONS = {
 _ATTEMPTS = 4
 _SILENCE_SECONDS = 10.0
 _GS_RETRY_SECONDS = "15"
+# Answers to questions about a file have no body that names the error.
+_OUTAGE = (
+    *("NETWORK_CONNECTION", "UNAVAILABLE", "SLOW_DOWN", "INTERNAL_FAILURE"),
+    *(f"HTTP status {status}" for status in (429, 500, 502, 503, 504)),
+)
 _REMEDIES = (
     (("NO_SUCH_BUCKET", "ucket does not exist"), "make the bucket, or mend its name"),
     (
@@ -28,7 +33,7 @@ _REMEDIES = (
         "profile, or the machine's role) and what they may do in that bucket",
     ),
     (
-        ("NETWORK_CONNECTION", "UNAVAILABLE"),
+        _OUTAGE,
         "check the network and the endpoint (AWS_ENDPOINT_URL), and run the same command again",
     ),
 )
@@ -111,3 +116,9 @@ def remedy(error: Exception) -> str | None:
     """Returns what to do about an error of an object store, where its words tell."""
     cures = (cure for marks, cure in _REMEDIES if any(mark in str(error) for mark in marks))
     return next(cures, None)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Tells whether an error, or what it came of, says that an object store is out of reach."""
+    told = f"{error} {error.__cause__}"
+    return any(mark in told for mark in _OUTAGE)

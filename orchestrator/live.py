@@ -21,6 +21,7 @@ from orchestrator.progress import Running, Snapshot
 _NAME = ".live.json"
 _EVERY_SECONDS = {True: 1.0, False: 5.0}  # On disk, and behind a URL.
 _SILENT_SECONDS = 60.0
+_AGAIN_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def telling(
     Args:
         place: The results.
         study: Name of the study.
-        note: Told once if the state cannot be published; the run goes on without.
+        note: Told once if the state cannot be published; the run goes on, and tries again.
     """
     about = {
         "study": study,
@@ -100,14 +101,15 @@ def telling(
             told.set()
             starting.join()
         now = time.monotonic()
-        if failed or now < due:
+        if now < due:
             return
         due = now + _EVERY_SECONDS[place.is_local]
         try:
             write(snapshot())
         except OSError as error:
-            failed = True
-            note(f"`status` cannot show this run: {error}")
+            if not failed:
+                note(f"`status` cannot show this run: {error}")
+            failed, due = True, time.monotonic() + _AGAIN_SECONDS
 
     starting.start()
     try:

@@ -25,6 +25,7 @@ from jobs import layout
 from jobs.cells import PRIMARY_TABLES, Cell
 from jobs.errors import StoreError
 from jobs.events import Failed, Finished
+from jobs.outage import outlast
 from jobs.place import TEMPORARY, Place
 from jobs.records import MARKER, SCHEMA_VERSION, rows_table
 from orchestrator.rows import with_keys
@@ -255,14 +256,14 @@ class Store:
         pq.write_table(with_keys(table, cell, rows, provenance), buffer, compression="zstd")
         name = layout.own_file(table, cell.id)
         try:
-            self.place.write(name, buffer.getvalue())
+            outlast(lambda: self.place.write(name, buffer.getvalue()))
         except (pa.ArrowException, OSError) as error:
             raise self._unwritable(name, error) from error
 
     def _forget(self, cell_id: str) -> None:
         name = layout.own_file("failures", cell_id)
         try:
-            self.place.delete(name)
+            outlast(lambda: self.place.delete(name))
         except (pa.ArrowException, OSError) as error:
             raise self._unwritable(name, error) from error
 

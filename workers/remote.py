@@ -10,11 +10,13 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from jobs.errors import UsageError
 from jobs.identity import cache_folder, digest
+from jobs.outage import outlast
 from jobs.place import Place
 from jobs.records import MARKER
 from jobs.sizes import parse_size
@@ -49,7 +51,7 @@ class DriverNode(Remote, Protocol):
 
 
 class PlaceRemote:
-    """Results at a place that every node reaches, such as a URL.
+    """Results at a place that every node reaches, such as a URL; an outage of it is waited for.
 
     Args:
         place: The results.
@@ -61,16 +63,16 @@ class PlaceRemote:
     def manifest(self, cell_id: str) -> bytes | None:
         """Returns an artifact's manifest, which is written last."""
         try:
-            return self._place.read(f"artifacts/{cell_id}/{MANIFEST}")
+            return outlast(lambda: self._place.read(f"artifacts/{cell_id}/{MANIFEST}"))
         except FileNotFoundError:
             return None
 
     def chunks(self, cell_id: str, name: str) -> Iterator[bytes]:
         """Yields the bytes of an artifact's file."""
         path = self._place.within(f"artifacts/{cell_id}/{name}")
-        with self._place.filesystem.open_input_stream(path) as stream:
-            while chunk := stream.read(_CHUNK_BYTES):
-                yield chunk
+        with outlast(lambda: self._place.filesystem.open_input_file(path)) as file:
+            for start in range(0, file.size(), _CHUNK_BYTES):
+                yield outlast(partial(file.read_at, _CHUNK_BYTES, start))
 
     def publish(self, folder: Path, cell_id: str, manifest: bytes) -> None:
         """Uploads the files, then the manifest."""
@@ -78,8 +80,8 @@ class PlaceRemote:
             # Asked each time: a straggler must not write over what another attempt has published.
             if self.manifest(cell_id) is not None:
                 return
-            self._place.upload(folder / name, f"artifacts/{cell_id}/{name}")
-        self._place.write(f"artifacts/{cell_id}/{MANIFEST}", manifest)
+            outlast(partial(self._place.upload, folder / name, f"artifacts/{cell_id}/{name}"))
+        outlast(lambda: self._place.write(f"artifacts/{cell_id}/{MANIFEST}", manifest))
 
 
 class CachedFiles:

@@ -14,6 +14,7 @@ import pytest
 from dashboards import report
 from dashboards.about import existing_digest
 from dashboards.query import load, provenance
+from jobs import outage
 from jobs.cells import PRIMARY_TABLES
 from jobs.errors import StoreError
 from jobs.events import Failed, Finished
@@ -25,6 +26,12 @@ from tests.orchestrator.fake_cells import making, measuring
 from tests.orchestrator.local_study import environment
 from tests.orchestrator.object_store import ObjectStore
 from tests.orchestrator.test_store import PROVENANCE, _geometry, _loss
+
+
+@pytest.fixture(autouse=True)
+def _no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has nobody wait for a server that refuses: what is told of it at last is told at once."""
+    monkeypatch.setattr(outage, "OUTAGE_SECONDS", 0.0)
 
 
 @pytest.fixture

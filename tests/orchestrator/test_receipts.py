@@ -7,11 +7,12 @@ import pytest
 from dashboards.query import load
 from jobs.cells import Cell
 from jobs.errors import StoreError
-from jobs.events import Failed, Finished, Started
+from jobs.events import Alive, Failed, Finished, Started
 from jobs.place import Place
 from orchestrator.receipts import stream_receipts
 from orchestrator.store import Store
 from tests.conftest import Texts
+from tests.orchestrator.object_store import ObjectStore
 from tests.workers.tasks import kinds, prepare, small_study, task_of
 from workers.artifacts import SharedFiles
 
@@ -33,6 +34,25 @@ def test_rows_are_written_where_they_are_made(
     assert len(kinds(events, Started)) == len(cells)
     assert store.ledger().done == {cell.id for cell in cells}
     assert load("geometry", store.place).num_rows > 0
+
+
+def test_an_outage_of_the_store_is_waited_for(
+    cells: list[Cell], tmp_path: Path, bucket: str, object_store: ObjectStore
+) -> None:
+    store = Store(f"s3://{bucket}/run")
+    left = 30  # Each request is tried four times.
+
+    def refuse(_method: str, _path: str) -> tuple[int, str] | None:
+        nonlocal left
+        left -= 1
+        return (503, "ServiceUnavailable") if left >= 0 else None
+
+    object_store.refuses = refuse
+    events = list(stream_receipts(store.place, task_of(cells), SharedFiles(tmp_path)))
+    assert left < 0
+    assert kinds(events, Alive)
+    assert not kinds(events, Failed)
+    assert store.ledger().done == {cell.id for cell in cells}
 
 
 def test_rows_that_cannot_be_written_are_no_fault_of_the_cell(

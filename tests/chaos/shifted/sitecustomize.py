@@ -1,6 +1,7 @@
 """Lets the wall clock of every Python process of a cluster jump, by as much as a file says."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +14,9 @@ def _jumping(path: str) -> None:
 
     def shifted() -> float:
         nonlocal looked, offset
+        # gRPC hands deadlines to its core in C, whose clock doesn't jump with this one.
+        if sys._getframe(1).f_globals.get("__name__", "").startswith("grpc"):
+            return real()
         now = monotonic()
         if now - looked > _EVERY_SECONDS:
             looked = now
