@@ -17,7 +17,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from benchmarks.limits import Figure
+from benchmarks.limits import Figure, median_of
 from orchestrator.probe import GeometryProbe
 
 _VOCABULARY, _LENGTH, _BATCH = 2048, 64, 16
@@ -50,11 +50,12 @@ def figures() -> list[Figure]:
         before.times[step] - after.times[step - _EVERY]
         for step in range(2 * _EVERY, _STEPS + 1, _EVERY)
     ]
-    share = 100 * statistics.median(probed) / statistics.median(steps)
+    usual = statistics.median(steps)
+    shares = [100 * seconds / usual for seconds in probed]
     return [
-        Figure("50 steps of training", statistics.median(steps), "s"),
-        Figure("a measurement", 1000 * statistics.median(probed), "ms"),
-        Figure("its share of the time of 50 steps", share, "%", "≤ 2"),
+        median_of(f"{_EVERY} steps of training", steps, "s"),
+        median_of("a measurement", [1000 * seconds for seconds in probed], "ms"),
+        median_of(f"its share of the time of {_EVERY} steps", shares, "%", "≤ 2"),
     ]
 
 

@@ -3,14 +3,13 @@
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from benchmarks.limits import Figure, alone
+from benchmarks.limits import Figure, alone, median_of
+from benchmarks.peers import took
 from jobs.cells import Cell, Checkpoint
 from jobs.events import Event, Failed
 from jobs.pico_spec import PicoModel, PicoSuite
@@ -39,15 +38,10 @@ New engines start in one process here; a process of its own would take another 1
 
 def figures() -> list[Figure]:
     """Shares of the time that vLLM's own generation takes, and times of engines."""
-    share, swapped, anew = alone(_measure)
+    shares, swapped, anew = alone(_measure)
+    what = f"LLM.generate and decoding, {_PROBLEMS} × {_SAMPLES} answers, over a whole sample cell"
     return [
-        Figure(
-            f"LLM.generate and decoding, {_PROBLEMS} × {_SAMPLES} answers, over the whole of a "
-            "sample cell",
-            share,
-            "×",
-            "≥ 0.95",
-        ),
+        median_of(what, shares, "×", "≥ 0.95"),
         Figure(
             f"{_CHECKPOINTS} checkpoints, {_FEW} × {_FEW_SAMPLES} answers, from one engine",
             swapped,
@@ -57,7 +51,7 @@ def figures() -> list[Figure]:
     ]
 
 
-def _measure() -> tuple[float, float, float]:
+def _measure() -> tuple[list[float], float, float]:
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="eigentrace-bench-")))
         stack.callback(engines.let_go)
@@ -77,8 +71,8 @@ def _measure() -> tuple[float, float, float]:
         sample(last)
         plain = _plain(files, corpus, checkpoints[-1])
         plain()
-        rounds = [(_took(lambda: sample(last)), _took(plain)) for _ in range(_ROUNDS)]
-        share = median(bare / ours for ours, bare in rounds)
+        rounds = [(took(lambda: sample(last)), took(plain)) for _ in range(_ROUNDS)]
+        shares = [bare / ours for ours, bare in rounds]
         few = [cell(checkpoint, _FEW, _FEW_SAMPLES) for checkpoint in checkpoints]
 
         def one_for_all() -> None:
@@ -92,7 +86,7 @@ def _measure() -> tuple[float, float, float]:
                 sample(each)
 
         one_for_all()
-        return share, _took(one_for_all), _took(one_for_each)
+        return shares, took(one_for_all), took(one_for_each)
 
 
 def _trained(files: SharedFiles) -> tuple[str, list[Checkpoint]]:
@@ -148,12 +142,6 @@ def _plain(files: SharedFiles, corpus: str, checkpoint: Checkpoint) -> Callable[
                 tokenizer.batch_decode([sample.token_ids for sample in output.outputs])
 
     return plain
-
-
-def _took(side: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    side()
-    return time.perf_counter() - started
 
 
 def _report(event: Event) -> None:

@@ -1,12 +1,11 @@
 """A sweep of the tractable model at once, beside a loop of single runs."""
 
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
 
-from benchmarks.limits import Figure, alone
+from benchmarks.limits import Figure, alone, median_of
+from benchmarks.peers import took
 from workers.kernels.toy import Run, descend, initial, log_schedule
 
 _RUNS = 10_000
@@ -18,16 +17,17 @@ _ROUNDS = 3
 
 def figures() -> list[Figure]:
     """The 10,000 runs take as long as how many of them one by one."""
-    sweep, same, plain = alone(_seconds)
-    goal = "≥ 50"
+    rounds = alone(_seconds)
+    same = [each / sweep for sweep, each, _ in rounds]
+    plain = [each / sweep for sweep, _, each in rounds]
     return [
-        Figure(f"{_RUNS:,} runs of {_STEPS[-1]} steps at once", sweep, "s"),
-        Figure("the same function, run by run, over the sweep", same / sweep, "×", goal),
-        Figure("the plainest loop of matrix products, over the sweep", plain / sweep, "×", goal),
+        median_of(f"{_RUNS:,} runs of {_STEPS[-1]} steps at once", [r[0] for r in rounds], "s"),
+        median_of("the same function, run by run, over the sweep", same, "×", "≥ 50"),
+        median_of("the plainest loop of matrix products, over the sweep", plain, "×", "≥ 50"),
     ]
 
 
-def _seconds() -> tuple[float, float, float]:
+def _seconds() -> list[tuple[float, float, float]]:
     torch.set_num_threads(2)
     rates = (0.01, 0.02, 0.05, 0.1)
     runs = [Run((8, 4, 2, 1), 2, 0.1, rates[s % 4], s) for s in range(_RUNS)]
@@ -46,9 +46,11 @@ def _seconds() -> tuple[float, float, float]:
         (one_by_one, _RUNS / _SAMPLE),
         (plainly, _RUNS / _SAMPLE),
     )
-    rounds = [[scale * _took(side) for side, scale in sides] for _ in range(_ROUNDS)]
-    sweep, same, plain = (statistics.median(times) for times in zip(*rounds, strict=True))
-    return sweep, same, plain
+    found = []
+    for _ in range(_ROUNDS):
+        sweep, same, plain = (scale * took(side) for side, scale in sides)
+        found.append((sweep, same, plain))
+    return found
 
 
 def _plain(run: Run) -> None:
@@ -63,9 +65,3 @@ def _plain(run: Run) -> None:
         moved = features - run.learning_rate * residual @ weights.T
         weights = weights - run.learning_rate * features.T @ residual
         features = moved
-
-
-def _took(side: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    side()
-    return time.perf_counter() - started

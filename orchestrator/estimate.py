@@ -202,7 +202,7 @@ def estimate(
         stage.download_bytes += downloads.add(cell, group)
         own[cell.work.stage].add(cell, group)
         stage.artifact_bytes += _artifact_bytes(cell, sizes)
-        loads.add(cell, group, seconds)
+        loads.add(cell, seconds)
     at_once = machines.workers_per_node * (1 + _AHEAD)
     for name, stage in stages.items():
         stage.peak_disk_bytes = own[name].most_at_once(at_once)
@@ -223,18 +223,18 @@ class _Loads:
     """Seconds of groups of cells that run together, and what they wait for."""
 
     def __init__(self) -> None:
-        self._seconds: dict[str | int, float] = defaultdict(float)
-        self._needs: dict[str | int, set[str]] = defaultdict(set)
-        self._groups: dict[str, str | int] = {}
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._needs: dict[str, set[str]] = defaultdict(set)
+        self._groups: dict[str, str] = {}
 
-    def add(self, cell: Cell, group: str | int, seconds: float) -> None:
-        self._seconds[group] += seconds
-        self._needs[group].update(cell.needs)
-        self._groups[cell.id] = group
+    def add(self, cell: Cell, seconds: float) -> None:
+        self._seconds[cell.group] += seconds
+        self._needs[cell.group].update(cell.needs)
+        self._groups[cell.id] = cell.group
 
     def longest(self) -> float:
         """Returns the seconds of the longest chain of groups."""
-        ends: dict[str | int, float] = {}
+        ends: dict[str, float] = {}
         for group, seconds in self._seconds.items():
             before = [self._groups[need] for need in self._needs[group] if need in self._groups]
             ends[group] = seconds + max((ends.get(need, 0.0) for need in before), default=0.0)
@@ -242,7 +242,7 @@ class _Loads:
 
 
 def _group(cell: Cell) -> str | int:
-    """Returns what tells apart cells that run together.
+    """Returns what tells apart cells of different checkpoints, which share what these are read by.
 
     A plan's cells of one checkpoint share the object, and its digest would take longer than all
     else that is done here.

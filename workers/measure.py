@@ -14,10 +14,12 @@ from jobs.work import GeometryWork, HeadWork, LossWork
 from workers.features import ForwardPass
 from workers.hub import LoadedCheckpoint, LoadedModel
 from workers.kernels import head as head_kernels
-from workers.kernels.spectrum import logits_spectrum, rankme
+from workers.kernels.logits import logits_spectrum
+from workers.kernels.spectrum import rankme
 from workers.sequences import TokenSequences
 from workers.spectra import (
     LAST_LAYER,
+    checked_eigenvalues,
     checked_spectrum,
     feature_columns,
     moments_of,
@@ -77,8 +79,8 @@ def geometry_rows(
     """
     features = passed.features
     last, found = feature_columns(features, LAST_LAYER)
-    half = checked_spectrum(LAST_LAYER, moments_of(features[: len(features) // 2])).eigenvalues
-    logits = logits_spectrum(found.moments.covariance(), checkpoint.head)
+    half = checked_eigenvalues(LAST_LAYER, moments_of(features[: len(features) // 2]))
+    logits = logits_spectrum(found.spectrum, checkpoint.head)
     about: dict[str, Any] = {
         "dataset": work.dataset,
         "sequences_fingerprint": sequences.fingerprint,
@@ -129,7 +131,8 @@ def head_rows(work: HeadWork, checkpoint: LoadedModel, sequences: TokenSequences
         raise DataError(
             f"the LM head has only {len(kept)} rows that aren't zero", "leave the checkpoint out"
         )
-    head, norms = checkpoint.head[kept], all_norms[kept]
+    # Without a copy where all rows stay.
+    head, norms = checkpoint.head[kept] if zero else checkpoint.head, all_norms[kept]
     token_ids = kept.cpu().numpy()
     statistics = head_kernels.norm_statistics(norms)
     by_id = head_kernels.correlate_with_token_ids(norms, token_ids)

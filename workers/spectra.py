@@ -14,6 +14,7 @@ from workers.kernels.influence import influences, standard_error
 from workers.kernels.moments import MomentAccumulator
 from workers.kernels.spectrum import (
     Spectrum,
+    eigenvalues_of,
     fit_alpha_req,
     participation_ratio,
     rankme,
@@ -32,12 +33,12 @@ class FoundSpectrum:
     """What lies behind the columns of features that were kept.
 
     Attributes:
-        moments: Moments of the features.
+        spectrum: Their spectrum.
         on_rankme: Influence of each sequence on rankme, (M,) float64.
         on_alpha_req: Influence of each sequence on alpha_req, (M,) float64; NaN where it is.
     """
 
-    moments: MomentAccumulator
+    spectrum: Spectrum
     on_rankme: torch.Tensor
     on_alpha_req: torch.Tensor
 
@@ -52,8 +53,7 @@ def feature_columns(features: torch.Tensor, layer: int) -> tuple[dict[str, Any],
     Raises:
         DataError: They don't vary, or are not finite.
     """
-    moments = moments_of(features)
-    found = checked_spectrum(layer, moments)
+    found = checked_spectrum(layer, moments_of(features))
     fit = fit_alpha_req(found.eigenvalues, found.count)
     on_rankme, on_alpha_req = influences(features, found, fit)
     columns = spectral_columns(found) | {
@@ -61,7 +61,7 @@ def feature_columns(features: torch.Tensor, layer: int) -> tuple[dict[str, Any],
         "alpha_req_se": number_or_none(standard_error(on_alpha_req)),
         "se_reliable": len(features) >= 10 * features.shape[1],
     }
-    return columns, FoundSpectrum(moments, on_rankme, on_alpha_req)
+    return columns, FoundSpectrum(found, on_rankme, on_alpha_req)
 
 
 def spectral_columns(found: Spectrum) -> dict[str, Any]:
@@ -88,24 +88,24 @@ def spectral_columns(found: Spectrum) -> dict[str, Any]:
 def checked_spectrum(layer: int, moments: MomentAccumulator) -> Spectrum:
     """Returns the spectrum, having seen that there is a variance to speak of.
 
-    Equal features have a variance all the same, of their float32 rounding.
+    Raises:
+        DataError: There is none, or the features are not finite.
+    """
+    _check_finite(layer, moments)
+    found = spectrum(moments)
+    _check_varied(layer, moments, found.eigenvalues)
+    return found
+
+
+def checked_eigenvalues(layer: int, moments: MomentAccumulator) -> torch.Tensor:
+    """Returns the eigenvalues alone, having seen that there is a variance to speak of.
 
     Raises:
         DataError: There is none, or the features are not finite.
     """
-    rounding = 8 * torch.finfo(torch.float32).eps * float(moments.mean.abs().max())
-    if not bool(torch.isfinite(moments.covariance()).all()):
-        raise DataError(
-            f"the features of layer {layer} are not finite",
-            'try forward.dtype = "float32"; else the run diverged',
-        )
-    found = spectrum(moments)
-    if float(found.eigenvalues[0]) <= rounding**2:
-        raise DataError(
-            f"the features of layer {layer} are the same for every sequence",
-            "measure on longer or other sequences; layer 0 alone: they end with the same token, "
-            'so use geometry.layers = "last"; the last layer: the checkpoint is degenerate',
-        )
+    _check_finite(layer, moments)
+    found = eigenvalues_of(moments)
+    _check_varied(layer, moments, found)
     return found
 
 
@@ -119,3 +119,22 @@ def moments_of(features: torch.Tensor) -> MomentAccumulator:
 def number_or_none(value: float) -> float | None:
     """Returns the value, or None where it isn't defined, which Arrow stores as null."""
     return None if math.isnan(value) else value
+
+
+def _check_finite(layer: int, moments: MomentAccumulator) -> None:
+    if not bool(torch.isfinite(moments.covariance()).all()):
+        raise DataError(
+            f"the features of layer {layer} are not finite",
+            'try forward.dtype = "float32"; else the run diverged',
+        )
+
+
+def _check_varied(layer: int, moments: MomentAccumulator, eigenvalues: torch.Tensor) -> None:
+    """Raises DataError where all variance is that of the float32 rounding of equal features."""
+    rounding = 8 * torch.finfo(torch.float32).eps * float(moments.mean.abs().max())
+    if float(eigenvalues[0]) <= rounding**2:
+        raise DataError(
+            f"the features of layer {layer} are the same for every sequence",
+            "measure on longer or other sequences; layer 0 alone: they end with the same token, "
+            'so use geometry.layers = "last"; the last layer: the checkpoint is degenerate',
+        )

@@ -20,7 +20,10 @@ from workers.kernels.statistics import Correlation, pearson, spearman
 QUANTILE_LEVELS = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 """Levels of `NormStatistics.quantiles`."""
 
-_BLOCK_ROWS = 8192
+_BLOCK_ROWS = 2048
+_STRIP_ROWS = 8192
+_GRAM_COLUMNS = 256
+_EDGES = {"cpu": 512, "cuda": 2048}  # A block stays in a core's cache, or fills a GPU.
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ def norm_cv_invariant(head: Tensor, gain: Tensor) -> float:
     return float(norms.std(correction=0)) / average
 
 
-def overlap_statistics(head: Tensor, *, block_rows: int = 2048) -> OverlapStatistics:
+def overlap_statistics(head: Tensor, *, block_rows: int | None = None) -> OverlapStatistics:
     """Statistics of |cos| over all V(V−1)/2 pairs of rows, exact and in blocks.
 
     Cosines are float32 products of rows that were normalized in float64; only blocks on and above
@@ -165,7 +168,7 @@ def overlap_statistics(head: Tensor, *, block_rows: int = 2048) -> OverlapStatis
 
     Args:
         head: W, shape (V, d), any floating type; the work is done on its device.
-        block_rows: Edge of a block; changes speed and memory (4·block_rows² bytes) only.
+        block_rows: Edge of a block, by default what suits the device: of speed and memory alone.
 
     Returns:
         The statistics.
@@ -174,24 +177,17 @@ def overlap_statistics(head: Tensor, *, block_rows: int = 2048) -> OverlapStatis
         ValueError: Fewer than two rows, rows that are zero or not finite (ids named), or
             block_rows < 1.
     """
-    if block_rows < 1:
-        raise ValueError(f"block_rows must be at least 1, got {block_rows}")
+    edge = _EDGES.get(head.device.type, 512) if block_rows is None else block_rows
+    if edge < 1:
+        raise ValueError(f"block_rows must be at least 1, got {edge}")
     norms = row_norms(head)
     _refuse(norms == 0, "are zero")
     tokens, width = head.shape
     if tokens < 2:
         raise ValueError("overlaps need at least two rows")
     pairs = tokens * (tokens - 1) / 2
-    directions = torch.empty(tokens, width, dtype=torch.float32, device=head.device)
-    gram = torch.zeros(width, width, dtype=torch.float64, device=head.device)
-    start = 0
-    for block in _blocks(head):
-        rows = slice(start, start := start + block.shape[0])
-        unit = block / norms[rows].unsqueeze(1)
-        gram.addmm_(unit.T, unit)
-        directions[rows] = unit
-    rms = math.sqrt(max(float(gram.square().sum()) - tokens, 0.0) / (2 * pairs))
-    first, second = _deviations(directions, rms, min(block_rows, tokens))
+    rms = math.sqrt(max(_gram_squares(head, norms) - tokens, 0.0) / (2 * pairs))
+    first, second = _deviations(head, norms, rms, min(edge, tokens))
     mean = rms + first / pairs
     std = math.sqrt(max(second / pairs - (first / pairs) ** 2, 0.0))
     welch = math.sqrt(max(tokens - width, 0) / (width * (tokens - 1)))
@@ -243,27 +239,51 @@ def correlate_with_counts(norms: Tensor, counts: ArrayLike) -> Correlation:
     return Correlation(pearson(values, np.log1p(occurrences)), spearman(values, occurrences))
 
 
-def _deviations(directions: Tensor, pilot: float, edge: int) -> tuple[float, float]:
-    """Sums of |cos| − pilot and of its square over all pairs i < j, in blocks of edge × edge."""
-    buffer = torch.empty(edge * edge, dtype=torch.float32, device=directions.device)
-    blocks = directions.split(edge)
-    sums = torch.zeros(2, dtype=torch.float64, device=directions.device)
-    for index, rows in enumerate(blocks):
-        for other, columns in enumerate(blocks[index:], start=index):
-            cosines = buffer[: len(rows) * len(columns)].view(len(rows), len(columns))
-            torch.mm(rows, columns.T, out=cosines)
-            cosines.abs_().sub_(pilot)
-            if other == index:
-                cosines.diagonal().zero_()
-            # A block on the diagonal holds each of its pairs twice.
-            weight = 0.5 if other == index else 1.0
-            # float32 within a row, float64 across rows: a sum in float64 alone would first copy the
-            # block, and costs more than the product for narrow heads.
-            deviations = cosines.sum(dim=1).to(torch.float64)
-            distances = torch.linalg.vector_norm(cosines, dim=1).to(torch.float64)
-            sums[0] += weight * deviations.sum()
-            sums[1] += weight * distances.square().sum()
+def _gram_squares(head: Tensor, norms: Tensor) -> float:
+    """Returns ‖ŴᵀŴ‖²_F in float64, from the blocks on and above the diagonal of ŴᵀŴ."""
+    gram = torch.zeros(2 * head.shape[1:], dtype=torch.float64, device=head.device)
+    strips = [slice(n, n + _GRAM_COLUMNS) for n in range(0, head.shape[1], _GRAM_COLUMNS)]
+    for block, lengths in zip(_blocks(head), norms.split(_BLOCK_ROWS), strict=True):
+        unit = block / lengths.unsqueeze(1)
+        for strip in strips:
+            gram[strip, strip.start :].addmm_(unit[:, strip].T, unit[:, strip.start :])
+    parts = [(gram[strip, strip.start :], gram[strip, strip]) for strip in strips]
+    return float(sum(2 * row.square().sum() - square.square().sum() for row, square in parts))
+
+
+def _deviations(head: Tensor, norms: Tensor, pilot: float, edge: int) -> tuple[float, float]:
+    """Sums of |cos| − pilot and of its square over all pairs i < j, in blocks of edge × edge.
+
+    Rows are normalized a strip at a time, and then a block of those beyond the strip: a whole Ŵ
+    would be another copy of the head.
+    """
+    tokens, strip = len(head), max(edge, _STRIP_ROWS // edge * edge)
+    buffer = torch.empty(edge * edge, dtype=torch.float32, device=head.device)
+    sums = torch.zeros(2, dtype=torch.float64, device=head.device)
+    for start in range(0, tokens, strip):
+        places = range(start, tokens, edge)
+        rows = [_directions(head, norms, place, edge) for place in places[: strip // edge]]
+        for index, place in enumerate(places):
+            columns = rows[index] if index < len(rows) else _directions(head, norms, place, edge)
+            for other, block in enumerate(rows[: index + 1]):
+                cosines = buffer[: len(block) * len(columns)].view(len(block), len(columns))
+                torch.mm(block, columns.T, out=cosines)
+                cosines.abs_().sub_(pilot)
+                if other == index:
+                    cosines.diagonal().zero_()
+                # A block on the diagonal holds each of its pairs twice.
+                weight = 0.5 if other == index else 1.0
+                # float32 within a row, float64 across rows: a sum in float64 alone would first copy
+                # the block, and costs more than the product for narrow heads.
+                sums[0] += weight * cosines.sum(dim=1).double().sum()
+                sums[1] += weight * torch.linalg.vector_norm(cosines, dim=1).double().square().sum()
     return float(sums[0]), float(sums[1])
+
+
+def _directions(head: Tensor, norms: Tensor, start: int, count: int) -> Tensor:
+    """Returns some rows divided by their norms, in float64 and then rounded to float32."""
+    rows = slice(start, start + count)
+    return (head[rows].detach().to(torch.float64) / norms[rows].unsqueeze(1)).float()
 
 
 def _blocks(head: Tensor) -> Iterator[Tensor]:

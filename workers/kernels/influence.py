@@ -9,7 +9,7 @@ from torch import Tensor
 
 from workers.kernels.spectrum import AlphaFit, Spectrum
 
-_BLOCK_ROWS = 4096
+_BLOCK_ROWS = 1024
 
 
 def influences(features: Tensor, spectrum: Spectrum, alpha_fit: AlphaFit) -> tuple[Tensor, Tensor]:

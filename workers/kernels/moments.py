@@ -7,6 +7,8 @@ batches nor a mean far above the spread changes a number.
 import torch
 from torch import Tensor
 
+_BLOCK_ROWS = 1024
+
 
 class MomentAccumulator:
     """Mean and centred second moment of features that arrive in batches.
@@ -51,9 +53,11 @@ class MomentAccumulator:
             width, device = features.shape[1], features.device
             self._mean = torch.zeros(width, dtype=torch.float64, device=device)
             self._scatter = torch.zeros(width, width, dtype=torch.float64, device=device)
-        rows = features.detach().to(device=self._mean.device, dtype=torch.float64)
-        mean = rows.mean(dim=0)
-        self._absorb(rows.shape[0], mean, rows - mean)
+        # In pieces, of which several are in memory in float64.
+        for block in features.detach().split(_BLOCK_ROWS):
+            rows = block.to(device=self._mean.device, dtype=torch.float64)
+            mean = rows.mean(dim=0)
+            self._absorb(rows.shape[0], mean, rows - mean)
 
     def merge(self, other: "MomentAccumulator") -> None:
         """Adds all rows that another accumulator has seen; the other one is left as it is.

@@ -19,7 +19,6 @@ GARRIDO_EPSILON = 1e-7
 
 _FLOAT64_EPSILON = torch.finfo(torch.float64).eps
 _FLOAT32_EPSILON = torch.finfo(torch.float32).eps
-_BLOCK_ROWS = 8192
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +75,9 @@ def spectrum(accumulator: MomentAccumulator) -> Spectrum:
     Raises:
         ValueError: There are no features, or some are not finite.
     """
-    covariance = accumulator.covariance()
-    if not bool(torch.isfinite(covariance).all()):
-        raise ValueError("the features hold values that are not finite")
-    ascending, vectors = torch.linalg.eigh(covariance)
+    ascending, vectors = torch.linalg.eigh(_finite_covariance(accumulator))
     eigenvalues, eigenvectors = ascending.flip(0).clamp_min(0), vectors.flip(1)
+    del vectors  # At a large d, each matrix counts.
     count, mean, width = accumulator.count, accumulator.mean.clone(), len(ascending)
     certain = eigenvalues > eigenvalues[0] * (width * _FLOAT64_EPSILON)
     stacked = torch.cat(
@@ -93,6 +90,21 @@ def spectrum(accumulator: MomentAccumulator) -> Spectrum:
         count=count,
         singular_values=torch.linalg.svdvals(stacked)[: min(count, width)] * count**0.5,
     )
+
+
+def eigenvalues_of(accumulator: MomentAccumulator) -> Tensor:
+    """Returns the eigenvalues of `spectrum` alone, for a fraction of its time.
+
+    Args:
+        accumulator: At least one row of features.
+
+    Returns:
+        λ, shape (d,), float64, descending, clamped at 0, on the accumulator's device.
+
+    Raises:
+        ValueError: There are no features, or some are not finite.
+    """
+    return torch.linalg.eigvalsh(_finite_covariance(accumulator)).flip(0).clamp_min(0)
 
 
 def numerical_null(eigenvalues: Tensor) -> float:
@@ -242,38 +254,11 @@ def top_share(eigenvalues: Tensor, k: int) -> float:
     return min(float(_shares(eigenvalues)[:k].sum()), 1.0)
 
 
-def logits_spectrum(covariance: Tensor, head: Tensor) -> Tensor:
-    """Eigenvalues of the covariance of the centred logits, functions of the model alone.
-
-    Softmax ignores w → w + c for all rows of the head, so the mean row is removed; the covariance
-    of the logits F·W_cᵀ, (V, V), then has the non-zero eigenvalues of Σ^½ W_cᵀW_c Σ^½, (d, d). The
-    features come after the final norm, so its gain is in Σ already and W is taken as it is: a
-    gain moved from the norm into W leaves the product, and these numbers, unchanged.
-
-    Args:
-        covariance: Σ of the features after the final norm, shape (d, d).
-        head: W, shape (V, d), any floating type; moved to the covariance's device in blocks.
-
-    Returns:
-        The d largest, shape (d,), float64, descending, clamped at 0, on the covariance's device;
-        rankme_logits is their rankme. The other V − d are zero.
-
-    Raises:
-        ValueError: The widths differ.
-    """
-    if head.ndim != 2 or head.shape[1] != covariance.shape[0]:
-        raise ValueError(
-            f"a head of shape {tuple(head.shape)} does not fit features of width "
-            f"{covariance.shape[0]}"
-        )
-    rows = MomentAccumulator()
-    for block in head.split(_BLOCK_ROWS):
-        rows.update(block.to(covariance.device))
-    values, vectors = torch.linalg.eigh(covariance.to(torch.float64))
-    root = vectors * values.clamp_min(0).sqrt()
-    # VΛ^½ in place of Σ^½ = VΛ^½Vᵀ: the same eigenvalues, one product fewer.
-    product = torch.linalg.eigvalsh(root.T @ rows.covariance() @ root * len(head))
-    return product.flip(0).clamp_min(0)
+def _finite_covariance(accumulator: MomentAccumulator) -> Tensor:
+    covariance = accumulator.covariance()
+    if not bool(torch.isfinite(covariance).all()):
+        raise ValueError("the features hold values that are not finite")
+    return covariance
 
 
 def _shares(values: Tensor) -> Tensor:
