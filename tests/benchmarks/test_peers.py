@@ -4,6 +4,7 @@ from pathlib import Path
 
 from benchmarks.invented_hub import InventedHub
 from benchmarks.peers import Sides, beside
+from jobs.sources import HubFolder
 from jobs.study import load_study
 from orchestrator.plan import make_plan
 
@@ -23,9 +24,9 @@ def test_studies_of_public_models_plan_against_an_invented_hub(tmp_path: Path) -
     plan = make_plan(study, InventedHub(study, tmp_path))
     assert sum(work.refused for _, work in plan.audits) == 0
     sizes = {
-        sum(file.size for file in cell.checkpoint.source.files)  # type: ignore[union-attr]
+        sum(file.size for file in cell.checkpoint.source.files)
         for cell in plan.cells
-        if cell.checkpoint is not None and hasattr(cell.checkpoint.source, "files")
+        if cell.checkpoint is not None and isinstance(cell.checkpoint.source, HubFolder)
     }
     assert max(sizes) > 16e9
     assert not list(tmp_path.iterdir())

@@ -68,7 +68,7 @@ def test_everything_that_can_befall_a_run(
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     study = studies.large(tmp_path, tiny_series, texts.txt)
-    cells = make_plan(load_study(study, ())).cells
+    cells = make_plan(load_study(str(study))).cells
     assert len(cells) >= 200
     befallen = _endured(study, tmp_path / "undisturbed", MANY, nodes=4, behind_url=True, over=0.35)
     assert sum(befallen.values()) >= 30
@@ -95,7 +95,7 @@ def _endured(
     """
     options = ["--study", str(study), "--results", str(undisturbed), "--threads", "1"]
     assert run.main(["full", *options, "--executor", "inline", "--device", "cpu"]) == 1
-    cells = make_plan(load_study(study, ())).cells
+    cells = make_plan(load_study(str(study))).cells
     with world_of(study, nodes, behind_url=behind_url) as world:
         befallen = endure(world, befalling, SEED, over * len(cells), _MOST_SECONDS)
         print(*(f"{name}: {did}" for name, did in befallen), sep="\n")
