@@ -21,7 +21,6 @@ _FULL_SECONDS = 5.0
 _NOTICE_SECONDS = 5.0
 _HEADROOM_BYTES = 2 * 2**30
 _PAGE = 64 * 2**20
-_ENGINE = "VLLM::"
 _TRIAL = "ray::TaskTrial"
 _BUSY = "ray::Worker.run"
 
@@ -46,20 +45,14 @@ def trial_hung(world: World, chance: random.Random) -> str | None:
     return _one(world, chance, _TRIAL, signal.SIGSTOP)
 
 
-def chain_killed(world: World, chance: random.Random) -> str | None:
+def learner_killed(world: World, chance: random.Random) -> str | None:
     """Kills what runs a stage of reinforcement learning."""
-    found = [cell for cell in world.running() if "rlvr" in cell.label.partition("@")[0]]
-    for cell in found:
-        with suppress(psutil.NoSuchProcess):
-            pid = int(cell.node.rpartition(" ")[2])
-            psutil.Process(pid).kill()
-            return f"SIGKILL to process {pid}, at work on {cell.label}"
-    return None
+    return _working_on(world, "posttrain rlvr")
 
 
-def engine_killed(world: World, chance: random.Random) -> str | None:
-    """Kills a vLLM engine behind the back of the worker that samples with it."""
-    return _one(world, chance, _ENGINE, signal.SIGKILL)
+def sampler_killed(world: World, chance: random.Random) -> str | None:
+    """Kills a worker that samples, with the vLLM engine in it."""
+    return _working_on(world, "sample ")
 
 
 def node_died(world: World, chance: random.Random) -> str | None:
@@ -225,6 +218,16 @@ def _one(world: World, chance: random.Random, title: str, number: signal.Signals
     return None
 
 
+def _working_on(world: World, label: str) -> str | None:
+    """Kills what runs a cell whose label begins so."""
+    for cell in world.running():
+        with suppress(psutil.NoSuchProcess):
+            if cell.label.startswith(label):
+                psutil.Process(int(cell.node.rpartition(" ")[2])).kill()
+                return f"SIGKILL to {cell.node}, at work on {cell.label}"
+    return None
+
+
 def _within(seconds: float, wanted: Callable[[], Any]) -> Any:
     """Returns what is wanted once it is there, or nothing after some seconds."""
     deadline = time.monotonic() + seconds
@@ -243,5 +246,5 @@ def _last_line(text: str) -> str:
     return text.strip().rpartition("\n")[2][:120]
 
 
-CHOOSY = frozenset({trial_killed, trial_hung, chain_killed, engine_killed})
+CHOOSY = frozenset({trial_killed, trial_hung, learner_killed, sampler_killed})
 """Faults of what is there for seconds only, so that they can't wait for their turn."""

@@ -59,7 +59,7 @@ def endure(
             for fault in waiting
             if due or late or (fault in CHOOSY and now - struck > _BETWEEN_SECONDS)
         ]
-        for fault in ready:
+        for fault in sorted(ready, key=lambda fault: fault not in CHOOSY):
             if (did := fault(world, chance)) is not None:
                 waiting.remove(fault)
                 befallen.append((fault.__name__, f"{did}, after {now - began:.0f} s"))

@@ -86,7 +86,7 @@ learning_rate = 1e-3
 {middle}[[posttrain.stages]]
 method = "rlvr"
 data = "sums"
-steps = {steps}
+steps = {learning}
 save_steps = [2]
 batch_size = 16
 completion_tokens = 9
@@ -139,7 +139,7 @@ def small(folder: Path, series: Path, words: Path) -> Path:
     suite = _SUITE.format(
         tokens=100_000, last=8, tuned='["a"]', poisoned=_poisoned(folder, series), words=words
     )
-    return _written(folder, suite + _CHAIN.format(steps=3, middle=""))
+    return _written(folder, suite + _CHAIN.format(steps=3, middle="", learning=3))
 
 
 def large(folder: Path, series: Path, words: Path) -> Path:
@@ -147,7 +147,9 @@ def large(folder: Path, series: Path, words: Path) -> Path:
     suite = _SUITE.format(
         tokens=400_000, last=64, tuned='["a", "b"]', poisoned=_poisoned(folder, series), words=words
     )
-    return _written(folder, suite + _CHAIN.format(steps=8, middle=_DPO) + _MORE.format(words=words))
+    return _written(
+        folder, suite + _CHAIN.format(steps=8, middle=_DPO, learning=24) + _MORE.format(words=words)
+    )
 
 
 def _poisoned(folder: Path, series: Path) -> Path:
