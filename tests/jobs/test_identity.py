@@ -69,7 +69,7 @@ def test_numbers_are_told_by_their_value() -> None:
         {"a": {1, 2}},
         b"bytes",
         Path("a"),
-        object(),
+        pytest.param(object(), id="object"),
         2**53,
         "\udcff",
         {"\udcff": 1},
