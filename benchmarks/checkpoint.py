@@ -31,7 +31,7 @@ from workers.sequences import load_sequences
 from workers.telling import Task
 
 _COUNT, _LENGTH = 96, 128
-_QUESTIONS, _WORDS = 24, 80
+_QUESTIONS, _WORDS = 20, 80
 _RANKS = (10, 50)
 _THREADS, _BATCH = 2, 16
 _TASK = {
