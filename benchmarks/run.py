@@ -49,14 +49,14 @@ class Row:
 
 ROWS = (
     Row("features", 105, on_gpu=True),
-    Row("checkpoint", 195, on_gpu=True),
+    Row("checkpoint", 170, on_gpu=True),
     Row("overlaps", 55, on_gpu=True),
     Row("standard-errors", 5, on_gpu=True),
     Row("peak-memory", 85),
     Row("memorization", 20),
     Row("executors", 70),
-    Row("prefetch", 130),
-    Row("simulated", 100),
+    Row("prefetch", 170),
+    Row("simulated", 95),
     Row("planning", 45),
     Row("ledger", 60),
     Row("resume", 75),
