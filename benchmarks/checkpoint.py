@@ -31,7 +31,7 @@ from workers.sequences import load_sequences
 from workers.telling import Task
 
 _COUNT, _LENGTH = 96, 128
-_QUESTIONS, _WORDS = 24, 80
+_QUESTIONS, _WORDS = 20, 80
 _RANKS = (10, 50)
 _THREADS, _BATCH = 2, 16
 _TASK = {
@@ -85,7 +85,8 @@ def _sides(root: Path, device: str) -> Sides:
         f"all of a checkpoint of Pythia-70M's shape: {_COUNT} × {_LENGTH} tokens, "
         f"{_QUESTIONS} questions, {len(_RANKS)} ranks"
     )
-    return Sides(f"{what}, against a script that loads it for each", ours, script, "≥ 3", rounds=2)
+    what += ", against a script that loads it for each"
+    return Sides(what, ours, script, "≥ 3", rounds=2, warm=False)
 
 
 def _study(root: Path) -> Study:

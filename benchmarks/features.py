@@ -18,7 +18,7 @@ VOCABULARY, TOKENS = 50304, 50277
 
 _BATCH = 16
 _COUNT, _LENGTH = 96, 128
-_PAPER_COUNT, _PAPER_LENGTH = 96, 512
+_PAPER_COUNT, _PAPER_LENGTH = 80, 512
 """The papers' L; of their M, 15,000, so few that the spectra's share is far overstated."""
 
 

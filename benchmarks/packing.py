@@ -5,6 +5,7 @@ told): what packs them is that there are as many workers as cores. So this is tw
 thread each, which is how two trials of a study run on two cores.
 """
 
+import shutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,8 +25,9 @@ def figures() -> list[Figure]:
         _worker() as first,
         _worker() as second,
     ):
-        for number, worker in enumerate((first, second)):
-            worker.submit(_prepare, f"{folder}/{number}").result()
+        first.submit(_prepare, f"{folder}/first").result()
+        shutil.copytree(f"{folder}/first", f"{folder}/second")
+        second.submit(_prepare, f"{folder}/second").result()
 
         def together() -> None:
             for told in [worker.submit(_run) for worker in (first, second)]:

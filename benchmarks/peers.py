@@ -19,7 +19,9 @@ class Sides:
         ours: Our side.
         other: The other side.
         goal: What the time of the other, over ours, should be.
-        rounds: How often both are timed, after a first time of ours that isn't counted.
+        rounds: How often both are timed.
+        warm: Whether ours is called once before, so that what is imported and cached on first use
+            is no part of either.
     """
 
     what: str
@@ -27,6 +29,7 @@ class Sides:
     other: Callable[[], object]
     goal: str
     rounds: int = 5
+    warm: bool = True
 
 
 def beside(sides: Iterable[Sides]) -> list[Figure]:
@@ -44,7 +47,8 @@ def took(side: Callable[[], object]) -> float:
 
 
 def _compared(sides: Sides) -> Figure:
-    sides.ours()  # What is imported and cached on first use is no part of either.
+    if sides.warm:
+        sides.ours()
     pairs = [(took(sides.ours), took(sides.other)) for _ in range(sides.rounds)]
     ours, other = (statistics.median(times) for times in zip(*pairs, strict=True))
     ratios = [theirs / mine for mine, theirs in pairs]

@@ -23,7 +23,7 @@ from orchestrator.simulated_plan import least_seconds, simulate_plan
 from orchestrator.status import todo
 from orchestrator.store import Store
 
-_NODES, _CHECKPOINTS, _ROUNDS = 4, 48, 3
+_NODES, _CHECKPOINTS, _ROUNDS = 4, 40, 2
 _SECONDS: Mapping[str, tuple[float, float]] = {
     "compute-bound": (0.2, 0.8),
     "transfer-bound": (0.8, 0.4),

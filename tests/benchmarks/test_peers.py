@@ -4,8 +4,8 @@ from pathlib import Path
 
 from benchmarks.invented_hub import InventedHub
 from benchmarks.peers import Sides, beside
-from jobs.sources import HubFolder
 from jobs.study import load_study
+from orchestrator.messages import to_fetch
 from orchestrator.plan import make_plan
 
 
@@ -23,10 +23,6 @@ def test_studies_of_public_models_plan_against_an_invented_hub(tmp_path: Path) -
     study = load_study("tulu")
     plan = make_plan(study, InventedHub(study, tmp_path))
     assert sum(work.refused for _, work in plan.audits) == 0
-    sizes = {
-        sum(file.size for file in cell.checkpoint.source.files)
-        for cell in plan.cells
-        if cell.checkpoint is not None and isinstance(cell.checkpoint.source, HubFolder)
-    }
-    assert max(sizes) > 16e9
+    fetched = [source for cell in plan.cells for source in to_fetch(cell)]
+    assert max(sum(file.size for file in source.files) for source in fetched) > 16e9
     assert not list(tmp_path.iterdir())
