@@ -24,8 +24,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 # Twice quiet: errors alone, since a mirror that lacks a package is worth a warning to pip.
-# As many processes as cores, four at most, each with its own files; those about time come last.
-SHARED := --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 INSTALL := $(PIP) install --quiet --quiet
 LISTS := $(wildcard requirements/*.$(if $(filter cpu,$(FLAVOUR)),txt,in))
 # Contents, not times, say whether the set-up still holds; the folder does too, since an editable
@@ -43,7 +41,7 @@ run: $(STAMP) ## run every stage of a study (default: pico)
 	@$(BIN)/python -m orchestrator.run full $(ARGS)
 
 test: $(STAMP) ## run the tests, all but the soak tests
-	@$(BIN)/python -m pytest -m "not soak" $(SHARED) $(ARGS)
+	@$(BIN)/python -m pytest -m "not soak" $(ARGS)
 
 lint: $(STAMP) ## check style, formatting, types and the direction of imports
 	$(BIN)/ruff check .

@@ -58,11 +58,7 @@ class Texts:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Runs quick tests first, then the slow ones, then those that start a cluster.
-
-    Several processes share the tests file by file, so that what a file makes for its tests is made
-    once; one of them has all that start a cluster, since those are about time.
-    """
+    """Runs quick tests first, then the slow ones, then those that start a cluster."""
 
     ranks = {"slow": 1, "cluster": 2, "soak": 3}
 
@@ -72,9 +68,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
 
     items.sort(key=late)
-    for item in items:
-        group = "cluster" if item.get_closest_marker("cluster") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session", autouse=True)

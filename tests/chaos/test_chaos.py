@@ -51,7 +51,8 @@ MANY = (
 )
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.soak
+@pytest.mark.timeout(900)
 def test_five_faults_and_three_killed_drivers(
     tmp_path: Path, tiny_series: Path, texts: Texts
 ) -> None:

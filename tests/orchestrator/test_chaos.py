@@ -27,7 +27,7 @@ from tests.orchestrator.sleeping import ONCE, body, cell, deed_of
 from workers.artifacts import SharedFiles
 from workers.telling import Task
 
-pytestmark = [pytest.mark.cluster, pytest.mark.soak, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(400)]
 
 GROUPS = 20
 CELLS_EACH = 10

@@ -16,6 +16,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from jobs.errors import UsageError
+from jobs.records import TABLES
 from orchestrator import cluster, run
 from orchestrator.cluster import Shape
 from tests.results import assert_same_rows, cells_of
@@ -108,6 +109,13 @@ def _descendants(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
+def test_ray_and_inline_give_the_same_rows(study: Path, undisturbed: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    done = subprocess.run(_command(study, results), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same_rows(undisturbed, results)
+
+
 def test_results_behind_a_url_hold_the_same_rows(
     study: Path, undisturbed: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,20 +130,32 @@ def test_results_behind_a_url_hold_the_same_rows(
     assert list((tmp_path / "cache" / "artifacts").iterdir())
 
 
-def test_a_killed_driver_leaves_what_is_done_and_nothing_that_runs(
-    study: Path, tmp_path: Path
+def test_killed_driver_loses_and_doubles_nothing(
+    study: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     results = tmp_path / "results"
-    driver = subprocess.Popen(
-        _command(study, results), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    while driver.poll() is None and len(cells_of(results)) < 8:
-        time.sleep(0.02)
-    assert driver.poll() is None
-    orphans = _descendants(driver.pid)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    assert len(cells_of(results)) >= 8
+    orphans: list[psutil.Process] = []
+    for wanted in (1, 8, 20):  # While it pretrains, and while it measures.
+        driver = subprocess.Popen(
+            _command(study, results), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while driver.poll() is None and len(cells_of(results)) < wanted:
+            time.sleep(0.02)
+        if driver.poll() is None:
+            orphans += _descendants(driver.pid)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        kept = {
+            path: path.stat().st_mtime_ns
+            for table in TABLES
+            for path in (results / table).glob("[!.]*.parquet")
+        }
+        assert len(cells_of(results)) >= wanted
+    done = subprocess.run(_command(study, results), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rewritten = [path for path, changed in kept.items() if path.stat().st_mtime_ns != changed]
+    assert not rewritten, "finished cells were computed again"
+    assert_same_rows(undisturbed, results)
     # Ray's own agents notice only within a minute or two that their node is gone.
     _, lingering = psutil.wait_procs(orphans, timeout=20)
     for process in lingering:
