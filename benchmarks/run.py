@@ -48,23 +48,23 @@ class Row:
 
 
 ROWS = (
-    Row("features", 105, on_gpu=True),
-    Row("checkpoint", 170, on_gpu=True),
+    Row("features", 110, on_gpu=True),
+    Row("checkpoint", 165, on_gpu=True),
     Row("overlaps", 55, on_gpu=True),
     Row("standard-errors", 5, on_gpu=True),
-    Row("peak-memory", 85),
+    Row("peak-memory", 75),
     Row("memorization", 20),
-    Row("executors", 70),
+    Row("executors", 65),
     Row("prefetch", 170),
-    Row("simulated", 95),
-    Row("planning", 45),
+    Row("simulated", 90),
+    Row("planning", 40),
     Row("ledger", 60),
-    Row("resume", 75),
+    Row("resume", 35),
     Row("finetuning", 35),
     Row("packing", 45),
     Row("sampling", 75),
     Row("probe", 25),
-    Row("toy", 15),
+    Row("toy", 10),
     Row("report", 50),
 )
 
