@@ -92,10 +92,10 @@ def _sides(device: str) -> list[Sides]:
         Sides(
             "features of all layers, against the last alone",
             *(ours(equal, layers=True), ours(equal), "≥ 0.85"),
-            rounds=3,
+            rounds=2,
         ),
         Sides(
-            "ragged lengths in buckets, against padding to L", ours(ragged), padded, "> 1", rounds=3
+            "ragged lengths in buckets, against padding to L", ours(ragged), padded, "> 1", rounds=2
         ),
     ]
 

@@ -48,7 +48,7 @@ class Row:
 
 
 ROWS = (
-    Row("features", 110, on_gpu=True),
+    Row("features", 95, on_gpu=True),
     Row("checkpoint", 165, on_gpu=True),
     Row("overlaps", 55, on_gpu=True),
     Row("standard-errors", 5, on_gpu=True),
@@ -58,7 +58,7 @@ ROWS = (
     Row("prefetch", 170),
     Row("simulated", 90),
     Row("planning", 40),
-    Row("ledger", 60),
+    Row("ledger", 140),
     Row("resume", 35),
     Row("finetuning", 35),
     Row("packing", 45),
