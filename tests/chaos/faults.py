@@ -106,7 +106,7 @@ def memory_short(world: World, chance: random.Random) -> str | None:
     if not _within(40, workers):
         world.add_node()
         kill(world.cluster, minding)
-        return "a node that minds memory came and went unused"
+        return None
     before = workers()
     script = f"held = [b'x' * {_PAGE} for _ in range({2 * _HEADROOM_BYTES // _PAGE})]; input()"
     balloon = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE)
@@ -117,7 +117,9 @@ def memory_short(world: World, chance: random.Random) -> str | None:
         balloon.communicate()
     world.add_node()
     kill(world.cluster, minding)
-    return f"memory ran short on node {minding.node_id[:8]}, {len(killed or ())} workers killed"
+    if not killed:
+        return None
+    return f"memory ran short on node {minding.node_id[:8]}, {len(killed)} workers killed"
 
 
 def driver_killed(world: World, chance: random.Random) -> str | None:
@@ -222,8 +224,10 @@ def _working_on(world: World, label: str) -> str | None:
     """Kills what runs a cell whose label begins so."""
     for cell in world.running():
         with suppress(psutil.NoSuchProcess):
-            if cell.label.startswith(label):
-                psutil.Process(int(cell.node.rpartition(" ")[2])).kill()
+            process = psutil.Process(int(cell.node.rpartition(" ")[2]))
+            # What the driver said last may be of a process that is dead by now.
+            if cell.label.startswith(label) and process.status() != psutil.STATUS_ZOMBIE:
+                process.kill()
                 return f"SIGKILL to {cell.node}, at work on {cell.label}"
     return None
 

@@ -74,7 +74,9 @@ def test_everything_that_can_befall_a_run(
     assert len(cells) >= 200
     befallen = _endured(study, tmp_path / "undisturbed", MANY, nodes=4, behind_url=True, over=0.35)
     assert sum(befallen.values()) >= 30
-    assert befallen.keys() == {fault.__name__ for fault in MANY}
+    # A small disk can be mounted by root alone.
+    spared = set() if os.geteuid() == 0 else {"disk_full"}
+    assert befallen.keys() == {fault.__name__ for fault in MANY} - spared
 
 
 def _endured(

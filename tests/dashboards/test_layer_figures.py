@@ -44,3 +44,15 @@ def test_one_layer_is_not_drawn_by_layer(tmp_path: Path) -> None:
     results = synthetic.start(tmp_path)
     synthetic.geometry(results, "pico-64", 4, 20.0)
     assert layer_figures(read(results)) == []
+
+
+def test_a_checkpoint_that_is_on_no_axis_is_not_drawn(tmp_path: Path) -> None:
+    results = synthetic.start(tmp_path)
+    base = {**synthetic.keys("geometry", "m", 0), "step": None, "tokens": None,
+            "revision": "main", "dataset": "heldout", "n_sequences": 10, "seq_len": 8,
+            "forward_dtype": "float32", "alpha_req": None}  # fmt: skip
+    rows = [
+        {**base, "row": n, "layer": layer, "rankme": 1.0 + n} for n, layer in enumerate((-1, 0))
+    ]
+    synthetic.write(results, "geometry", rows, name="merged.parquet")
+    assert layer_figures(read(results)) == []
