@@ -19,6 +19,8 @@ PHASES = (
     "flat",
 )
 """Names of rankme's phases, in the order of their colours."""
+IN_WORDS = "replace(datum.label, '_', ' ')"
+"""What legends make of these names, which tables and CSVs keep."""
 
 _SEED = re.compile(r"(.+)-(\d+)")
 _COMPARED = (("rankme", "RankMe"), ("norm_cv", "Norm CV of the LM head"))
@@ -58,9 +60,9 @@ def phase_strip(rows: Sequence[Row]) -> Figure | None:
         key="phases",
         title="Phases of RankMe",
         caption=(
-            "Layer −1. A phase ends where the next one begins: at a turn between two changes that "
-            "each exceed the paired uncertainty of their difference, and 1 %. unobserved: the "
-            "series begins after the warm-up."
+            "After the final norm (layer −1). A phase ends where the next one begins: at a turn "
+            "between two changes that each exceed the paired uncertainty of their difference, and "
+            "1 %. unobserved: the series begins after the warm-up."
         ),
         alternative=f"Bars of phases against training. {'; '.join(verdicts)}.",
         rows=bars,
@@ -84,7 +86,9 @@ def _strip(bars: Sequence[Row], axis: str, start: str, end: str) -> dict[str, An
                 "phase:N",
                 title=None,
                 scale=alt.Scale(domain=list(PHASES)),
-                legend=alt.Legend(values=[phase for phase in PHASES if phase in shown]),
+                legend=alt.Legend(
+                    values=[phase for phase in PHASES if phase in shown], labelExpr=IN_WORDS
+                ),
             ),
             tooltip=[
                 alt.Tooltip("series:N"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from dashboards.charts import AXES
 from dashboards.figures import Figure
-from dashboards.phase_figures import PHASES
+from dashboards.phase_figures import IN_WORDS, PHASES
 from dashboards.tables import LAST_LAYER, Measured, Row, model_labels
 
 
@@ -87,7 +87,7 @@ def _behind(spec: dict[str, Any], axis: str, bands: Sequence[Row]) -> dict[str, 
                 "title": None,
                 "scale": {"domain": list(PHASES)},
                 "legend": {"values": list(dict.fromkeys(v["phase"] for v in values)),
-                           "symbolType": "square", "symbolOpacity": 0.45},
+                           "labelExpr": IN_WORDS, "symbolType": "square", "symbolOpacity": 0.45},
             },
         },
     }  # fmt: skip

@@ -122,7 +122,7 @@ def number_or_none(value: float) -> float | None:
 
 
 def _check_finite(layer: int, moments: MomentAccumulator) -> None:
-    if not bool(torch.isfinite(moments.covariance()).all()):
+    if not bool(torch.isfinite(moments.scatter).all()):
         raise DataError(
             f"the features of layer {layer} are not finite",
             'try forward.dtype = "float32"; else the run diverged',

@@ -22,8 +22,9 @@ QUANTILE_LEVELS = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 
 _BLOCK_ROWS = 2048
 _STRIP_ROWS = 8192
-_GRAM_COLUMNS = 256
-_EDGES = {"cpu": 512, "cuda": 2048}  # A block stays in a core's cache, or fills a GPU.
+_PILOT_ROWS = 64
+# Of blocks of pairs: larger ones leave a core's cache, or waste more on the diagonal.
+_EDGES = {"cpu": 1024, "cuda": 2048}
 
 
 @dataclass(frozen=True)
@@ -160,11 +161,10 @@ def overlap_statistics(head: Tensor, *, block_rows: int | None = None) -> Overla
     """Statistics of |cos| over all V(V−1)/2 pairs of rows, exact and in blocks.
 
     Cosines are float32 products of rows that were normalized in float64; only blocks on and above
-    the diagonal are formed, in one preallocated buffer. The rms is the closed form
-    (‖ŴᵀŴ‖²_F − V)/(V(V−1)) in float64; mean and standard deviation are summed as deviations from
-    it, in float32 within a row of a block and in float64 beyond, so that equal angles, where
-    rms² − mean² cancels, keep their digits. On a GPU torch must multiply float32 as such, its
-    default, not as TF32. Bound: Welch (1974).
+    the diagonal are formed, in one preallocated buffer. What is summed are deviations from the mean
+    of a few rows, in float32 within a row of a block and in float64 beyond, so that equal angles,
+    where rms² − mean² cancels, keep their digits; rms² is mean² + std². On a GPU torch must
+    multiply float32 as such, its default, not as TF32. Bound: Welch (1974).
 
     Args:
         head: W, shape (V, d), any floating type; the work is done on its device.
@@ -177,7 +177,7 @@ def overlap_statistics(head: Tensor, *, block_rows: int | None = None) -> Overla
         ValueError: Fewer than two rows, rows that are zero or not finite (ids named), or
             block_rows < 1.
     """
-    edge = _EDGES.get(head.device.type, 512) if block_rows is None else block_rows
+    edge = _EDGES.get(head.device.type, 1024) if block_rows is None else block_rows
     if edge < 1:
         raise ValueError(f"block_rows must be at least 1, got {edge}")
     norms = row_norms(head)
@@ -186,10 +186,11 @@ def overlap_statistics(head: Tensor, *, block_rows: int | None = None) -> Overla
     if tokens < 2:
         raise ValueError("overlaps need at least two rows")
     pairs = tokens * (tokens - 1) / 2
-    rms = math.sqrt(max(_gram_squares(head, norms) - tokens, 0.0) / (2 * pairs))
-    first, second = _deviations(head, norms, rms, min(edge, tokens))
-    mean = rms + first / pairs
+    pilot = _mean_of_first(head, norms)
+    first, second = _deviations(head, norms, pilot, min(edge, tokens))
+    mean = pilot + first / pairs
     std = math.sqrt(max(second / pairs - (first / pairs) ** 2, 0.0))
+    rms = math.hypot(mean, std)
     welch = math.sqrt(max(tokens - width, 0) / (width * (tokens - 1)))
     return OverlapStatistics(
         mean=mean,
@@ -239,16 +240,10 @@ def correlate_with_counts(norms: Tensor, counts: ArrayLike) -> Correlation:
     return Correlation(pearson(values, np.log1p(occurrences)), spearman(values, occurrences))
 
 
-def _gram_squares(head: Tensor, norms: Tensor) -> float:
-    """Returns ‖ŴᵀŴ‖²_F in float64, from the blocks on and above the diagonal of ŴᵀŴ."""
-    gram = torch.zeros(2 * head.shape[1:], dtype=torch.float64, device=head.device)
-    strips = [slice(n, n + _GRAM_COLUMNS) for n in range(0, head.shape[1], _GRAM_COLUMNS)]
-    for block, lengths in zip(_blocks(head), norms.split(_BLOCK_ROWS), strict=True):
-        unit = block / lengths.unsqueeze(1)
-        for strip in strips:
-            gram[strip, strip.start :].addmm_(unit[:, strip].T, unit[:, strip.start :])
-    parts = [(gram[strip, strip.start :], gram[strip, strip]) for strip in strips]
-    return float(sum(2 * row.square().sum() - square.square().sum() for row, square in parts))
+def _mean_of_first(head: Tensor, norms: Tensor) -> float:
+    """Returns the mean |cos| between some rows, near enough to that of all to be summed about."""
+    rows = _directions(head, norms, 0, _PILOT_ROWS)
+    return float((rows @ rows.T).abs().triu(1).sum()) / (len(rows) * (len(rows) - 1) / 2)
 
 
 def _deviations(head: Tensor, norms: Tensor, pilot: float, edge: int) -> tuple[float, float]:

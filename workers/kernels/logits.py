@@ -41,5 +41,8 @@ def logits_spectrum(found: Spectrum, head: Tensor) -> Tensor:
         rows.update(block.to(found.eigenvalues.device))
     # VΛ^½ in place of Σ^½ = VΛ^½Vᵀ: the same eigenvalues, one product fewer.
     root = found.eigenvectors * found.eigenvalues.sqrt()
-    product = torch.linalg.eigvalsh(root.T @ (rows.covariance() @ root) * len(head))
-    return product.flip(0).clamp_min(0)
+    half = rows.scatter @ root
+    del rows  # Matrices of d × d are what memory goes to here.
+    product = root.T @ half
+    del root, half
+    return torch.linalg.eigvalsh(product).flip(0).clamp_min(0)

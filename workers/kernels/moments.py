@@ -36,6 +36,15 @@ class MomentAccumulator:
         """
         return self._state()[0]
 
+    @property
+    def scatter(self) -> Tensor:
+        """Scatter (F−μ)ᵀ(F−μ), shape (d, d), float64: no copy, so not to be written to.
+
+        Raises:
+            ValueError: Nothing was seen yet.
+        """
+        return self._state()[1]
+
     def update(self, features: Tensor) -> None:
         """Adds rows.
 
@@ -88,7 +97,7 @@ class MomentAccumulator:
         Raises:
             ValueError: Nothing was seen yet.
         """
-        return self._state()[1] / self._count
+        return self.scatter / self._count
 
     def _state(self) -> tuple[Tensor, Tensor]:
         if self._mean is None or self._scatter is None:

@@ -75,10 +75,11 @@ def spectrum(accumulator: MomentAccumulator) -> Spectrum:
     Raises:
         ValueError: There are no features, or some are not finite.
     """
-    ascending, vectors = torch.linalg.eigh(_finite_covariance(accumulator))
-    eigenvalues, eigenvectors = ascending.flip(0).clamp_min(0), vectors.flip(1)
-    del vectors  # At a large d, each matrix counts.
+    # At a large d, each matrix counts: no covariance is made beside the scatter.
+    ascending, vectors = torch.linalg.eigh(_finite_scatter(accumulator))
     count, mean, width = accumulator.count, accumulator.mean.clone(), len(ascending)
+    eigenvalues, eigenvectors = _descending(ascending, count), vectors.flip(1)
+    del vectors
     certain = eigenvalues > eigenvalues[0] * (width * _FLOAT64_EPSILON)
     stacked = torch.cat(
         [torch.where(certain, eigenvalues, 0.0).sqrt().diag(), (mean @ eigenvectors).unsqueeze(0)]
@@ -104,7 +105,7 @@ def eigenvalues_of(accumulator: MomentAccumulator) -> Tensor:
     Raises:
         ValueError: There are no features, or some are not finite.
     """
-    return torch.linalg.eigvalsh(_finite_covariance(accumulator)).flip(0).clamp_min(0)
+    return _descending(torch.linalg.eigvalsh(_finite_scatter(accumulator)), accumulator.count)
 
 
 def numerical_null(eigenvalues: Tensor) -> float:
@@ -254,11 +255,16 @@ def top_share(eigenvalues: Tensor, k: int) -> float:
     return min(float(_shares(eigenvalues)[:k].sum()), 1.0)
 
 
-def _finite_covariance(accumulator: MomentAccumulator) -> Tensor:
-    covariance = accumulator.covariance()
-    if not bool(torch.isfinite(covariance).all()):
+def _finite_scatter(accumulator: MomentAccumulator) -> Tensor:
+    scatter = accumulator.scatter
+    if not bool(torch.isfinite(scatter).all()):
         raise ValueError("the features hold values that are not finite")
-    return covariance
+    return scatter
+
+
+def _descending(ascending: Tensor, count: int) -> Tensor:
+    """Returns the eigenvalues of Σ from those of the scatter, M·Σ."""
+    return ascending.flip(0).clamp_min(0) / count
 
 
 def _shares(values: Tensor) -> Tensor:
