@@ -106,6 +106,7 @@ def _work(
         guesses = expected.seconds_by_kind
         view = ProgressView(plan.cells, ledger.done, console, wanted, publish, guesses)
         others = _meters(plan, view) if options.executor == "ray" else []
+        how = replace(how, chains=expected.chains)
         states = drive(plan, store, executor, view, how, others).states
     # What failed or waits for it took no time: then there is nothing to compare.
     whole = all(states[cell.id] == "done" for cell in left)

@@ -84,12 +84,14 @@ class How:
         limits: Seconds without headway after which a cell of a kind counts as hung, where they
             are not the kind's own.
         seats: On which kind of worker each group of cells runs, where there are several kinds.
+        chains: Seconds of the longest chain that begins with each group of cells, where known.
     """
 
     device: str
     threads: int
     limits: Mapping[str, float] = field(default_factory=dict)
     seats: Mapping[str, str] = field(default_factory=dict)
+    chains: Mapping[str, float] = field(default_factory=dict)
 
 
 def drive(
@@ -120,7 +122,12 @@ def drive(
     """
     ledger = store.ledger(plan.cells)
     scheduler = Scheduler(
-        plan.cells, ledger.done, ledger.failed, limits=how.limits, seats=how.seats
+        plan.cells,
+        ledger.done,
+        ledger.failed,
+        limits=how.limits,
+        seats=how.seats,
+        chains=how.chains,
     )
     by_id = {cell.id: cell for cell in plan.cells}
     watchers: tuple[Watcher, ...] = (view, *others)

@@ -69,7 +69,7 @@ class Estimate:
     Attributes:
         machines: Where it runs.
         stages: What each stage takes.
-        longest_seconds: Seconds of the longest chain of work, each needing the one before.
+        chains: Seconds of the longest chain of work that begins with each group of cells.
         largest_download: Bytes of the largest checkpoint on the hub.
         bandwidth: Bytes per second of each node's line to the hub.
         peak_disk_bytes: Most that a node's cache needs for what its workers measure and have
@@ -80,7 +80,7 @@ class Estimate:
 
     machines: Machines
     stages: Mapping[StageName, StageEstimate]
-    longest_seconds: float
+    chains: Mapping[str, float]
     largest_download: int
     bandwidth: int
     peak_disk_bytes: int
@@ -101,6 +101,11 @@ class Estimate:
     def work_seconds(self) -> float:
         """Seconds that one worker would need."""
         return sum(stage.seconds for stage in self.stages.values())
+
+    @property
+    def longest_seconds(self) -> float:
+        """Seconds of the longest chain of work, each needing the one before."""
+        return max(self.chains.values(), default=0.0)
 
     @property
     def compute_seconds(self) -> float:
@@ -149,7 +154,7 @@ def estimate_plan(
     """
     cells, done = plan.cells, ledger.done
     if not left:
-        return Estimate(machines, {}, 0.0, 0, bandwidth, 0, 0)
+        return Estimate(machines, {}, {}, 0, bandwidth, 0, 0)
     sizes = ModelSizes(cells, recorded_sizes(place, cells, done))
     costs = Costs(cells, sizes, plan.study.forward.batch_size)
     rates = measured_rates(place, cells, done, costs, machines.processor)
@@ -210,7 +215,7 @@ def estimate(
     return Estimate(
         machines,
         stages,
-        loads.longest(),
+        loads.chains(),
         downloads.largest,
         bandwidth,
         downloads.most_at_once(at_once),
@@ -232,13 +237,16 @@ class _Loads:
         self._needs[cell.group].update(cell.needs)
         self._groups[cell.id] = cell.group
 
-    def longest(self) -> float:
-        """Returns the seconds of the longest chain of groups."""
-        ends: dict[str, float] = {}
-        for group, seconds in self._seconds.items():
-            before = [self._groups[need] for need in self._needs[group] if need in self._groups]
-            ends[group] = seconds + max((ends.get(need, 0.0) for need in before), default=0.0)
-        return max(ends.values(), default=0.0)
+    def chains(self) -> dict[str, float]:
+        """Returns the seconds of the longest chain of groups from each group on."""
+        after: dict[str, float] = defaultdict(float)
+        # Groups stand after those that they need.
+        for group in reversed(self._seconds):
+            whole = self._seconds[group] + after[group]
+            for need in self._needs[group]:
+                if need in self._groups and (before := self._groups[need]) != group:
+                    after[before] = max(after[before], whole)
+        return {group: seconds + after[group] for group, seconds in self._seconds.items()}
 
 
 def _group(cell: Cell) -> str | int:

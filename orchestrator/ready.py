@@ -24,7 +24,7 @@ class Group:
         seat: In which kind of slot it runs.
         cells: All of them.
         fetches: Whether files on the hub must be fetched for them.
-        priority: Length of the longest chain of cells that hangs on those that were left.
+        priority: Grows with the length of the longest chain that begins with it.
         missing: What its waiting cells still need.
         not_before: When it may be tried again.
         begun: Whether one of its cells was tried or is done.

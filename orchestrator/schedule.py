@@ -53,6 +53,8 @@ class Scheduler:
         limits: Seconds without headway after which a cell is taken to hang, by kind, where they
             differ from the kind's `patience`.
         seats: In which kind of slot each group of cells runs, where there are several kinds.
+        chains: About how many seconds the longest chain takes that begins with each group of
+            cells; without, chains are as long as they have cells.
     """
 
     def __init__(
@@ -63,8 +65,9 @@ class Scheduler:
         retries: Mapping[Cause, int | None] = RETRIES,
         limits: Mapping[str, float] | None = None,
         seats: Mapping[str, str] | None = None,
+        chains: Mapping[str, float] | None = None,
     ) -> None:
-        self._backlog = Backlog(cells, done, failed, seats or {})
+        self._backlog = Backlog(cells, done, failed, seats or {}, chains or {})
         self._slots = Slots()
         self._retries = retries
         self._limits = limits or {}

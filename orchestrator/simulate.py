@@ -5,7 +5,7 @@ nodes that come late, and of nodes that are taken away.
 """
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +62,11 @@ class Simulation:
 
 
 def simulate(
-    cells: Sequence[Cell], seconds: TaskSeconds, cluster: SimulatedCluster, expected: float
+    cells: Sequence[Cell],
+    seconds: TaskSeconds,
+    cluster: SimulatedCluster,
+    expected: float,
+    chains: Mapping[str, float] | None = None,
 ) -> Simulation:
     """Computes a run.
 
@@ -72,11 +76,12 @@ def simulate(
         cluster: Where.
         expected: About how many seconds the run will take; it tells how often to look whether nodes
             are to come or go.
+        chains: What the scheduler is told of the lengths of chains.
 
     Raises:
         RuntimeError: It has no end: nodes are taken away before any cell could end.
     """
-    return _World(cells, seconds, cluster, expected).run()
+    return _World(cells, seconds, cluster, expected, chains).run()
 
 
 @dataclass
@@ -103,9 +108,10 @@ class _World:
         seconds: TaskSeconds,
         cluster: SimulatedCluster,
         expected: float,
+        chains: Mapping[str, float] | None,
     ) -> None:
         self._cluster, self._seconds_of = cluster, seconds
-        self._scheduler = Scheduler(cells)
+        self._scheduler = Scheduler(cells, chains=chains)
         self._nodes = Nodes(cluster)
         self._random = np.random.default_rng(cluster.seed)
         self._most = cluster.nodes * cluster.workers_per_node

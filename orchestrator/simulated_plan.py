@@ -53,7 +53,7 @@ def simulate_plan(
         losses_per_hour=losses_per_hour,
     )
     seconds = task_seconds(costs, rates, machines.processor)
-    return simulate(left, seconds, cluster, expected.seconds)
+    return simulate(left, seconds, cluster, expected.seconds, expected.chains)
 
 
 def task_seconds(costs: Costs, rates: Rates, processor: Processor) -> TaskSeconds:

@@ -215,8 +215,10 @@ def _one(world: World, chance: random.Random, title: str, number: signal.Signals
     while found:
         process = found.pop(chance.randrange(len(found)))
         with suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
-            return f"{number.name} to process {process.pid}, {title}"
+            # To be stopped once more is nothing.
+            if number != signal.SIGSTOP or process.status() != psutil.STATUS_STOPPED:
+                process.send_signal(number)
+                return f"{number.name} to process {process.pid}, {title}"
     return None
 
 
@@ -250,5 +252,5 @@ def _last_line(text: str) -> str:
     return text.strip().rpartition("\n")[2][:120]
 
 
-CHOOSY = frozenset({trial_killed, trial_hung, learner_killed, sampler_killed})
-"""Faults of what is there for seconds only, so that they can't wait for their turn."""
+CHOOSY = (learner_killed, sampler_killed, trial_killed, trial_hung)
+"""Faults of what is there for seconds only, so that they can't wait; the choosiest goes first."""

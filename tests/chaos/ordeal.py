@@ -59,13 +59,17 @@ def endure(
             for fault in waiting
             if due or late or (fault in CHOOSY and now - struck > _BETWEEN_SECONDS)
         ]
-        for fault in sorted(ready, key=lambda fault: fault not in CHOOSY):
+        for fault in sorted(ready, key=_choosiest_first):
             if (did := fault(world, chance)) is not None:
                 waiting.remove(fault)
                 befallen.append((fault.__name__, f"{did}, after {now - began:.0f} s"))
                 advanced = struck = time.monotonic()
                 break
         time.sleep(_PAUSE_SECONDS)
+
+
+def _choosiest_first(fault: Fault) -> int:
+    return CHOOSY.index(fault) if fault in CHOOSY else len(CHOOSY)
 
 
 def _is_over(world: World) -> bool:

@@ -148,7 +148,7 @@ def large(folder: Path, series: Path, words: Path) -> Path:
         tokens=400_000, last=64, tuned='["a", "b"]', poisoned=_poisoned(folder, series), words=words
     )
     return _written(
-        folder, suite + _CHAIN.format(steps=8, middle=_DPO, learning=24) + _MORE.format(words=words)
+        folder, suite + _CHAIN.format(steps=8, middle=_DPO, learning=96) + _MORE.format(words=words)
     )
 
 

@@ -138,6 +138,13 @@ def test_a_chain_takes_as_long_as_its_links() -> None:
     chain = kinds["corpus"] + max(kinds["pretrain"], kinds["sequences"])
     assert found.compute_seconds == found.longest_seconds
     assert chain < found.longest_seconds < found.work_seconds
+    first, last = plan.cells[0], plan.cells[-1]
+    assert found.chains.keys() == {cell.group for cell in plan.cells}
+    assert found.chains[first.group] == found.longest_seconds
+    for cell in plan.cells:
+        for need in (other for other in plan.cells if other.id in cell.needs):
+            assert need.group == cell.group or found.chains[need.group] > found.chains[cell.group]
+    assert 0 < found.chains[last.group] < found.longest_seconds
     trained = ModelSizes(plan.cells).trained(plan.cells[1].id)
     assert found.stages["fetch"].artifact_bytes == found.artifact_bytes
     assert found.artifact_bytes == 7 * trained.weight_bytes + 2 * 200_000 + 4 * 400 * 65

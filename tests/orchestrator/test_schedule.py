@@ -57,6 +57,19 @@ def test_the_longest_chain_goes_first_then_the_order_of_the_plan() -> None:
     assert [_starts(actions)[0][1] for actions in begun] == [[head.id], [leaf.id], [other.id]]
 
 
+def test_where_seconds_are_known_the_longest_chain_is_that_of_most_seconds() -> None:
+    short, long, about_as_long = making(0), making(1), making(2)
+    head = making(3)
+    tail = making(4, (head.id,))
+    chains = {short.group: 10, long.group: 900, about_as_long.group: 920, head.group: 20}
+    scheduler = Scheduler([short, long, about_as_long, head, tail], chains=chains)
+    begun = [scheduler.handle(SlotOpened(slot), 0) for slot in "abcd"]
+    # Nearly equal ones stay in the order of the plan.
+    assert [_starts(actions)[0][1] for actions in begun] == [
+        [long.id], [about_as_long.id], [head.id], [short.id]
+    ]  # fmt: skip
+
+
 def test_a_checkpoint_that_was_begun_goes_before_others() -> None:
     fresh, resumed, tried = ([measuring(n, group) for n in range(2)] for group in range(3))
     scheduler = Scheduler([*fresh, *resumed, *tried], done={resumed[0].id})
