@@ -62,7 +62,7 @@ ROWS = (
     Row("resume", 35),
     Row("finetuning", 35),
     Row("packing", 45),
-    Row("sampling", 75),
+    Row("sampling", 95),
     Row("probe", 25),
     Row("toy", 10),
     Row("report", 50),

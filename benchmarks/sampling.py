@@ -27,6 +27,7 @@ from workers.threads import fixed_threads
 
 _CHECKPOINTS = 8
 _ROUNDS = 3
+_ENGINE_ROUNDS = 2
 _SAMPLES, _PROBLEMS = 128, 32
 """A quarter of what a cell samples unless told otherwise."""
 _FEW_SAMPLES, _FEW = 16, 4
@@ -38,7 +39,8 @@ New engines start in one process here; a process of its own would take another 1
 
 def figures() -> list[Figure]:
     """Shares of the time that vLLM's own generation takes, and times of engines."""
-    shares, swapped, anew = alone(_measure)
+    shares, engines_rounds = alone(_measure)
+    swapped = min(one for one, _ in engines_rounds)
     what = f"LLM.generate and decoding, {_PROBLEMS} × {_SAMPLES} answers, over a whole sample cell"
     return [
         median_of(what, shares, "×", "≥ 0.95"),
@@ -47,11 +49,14 @@ def figures() -> list[Figure]:
             swapped,
             "s",
         ),
-        Figure("a new engine for each, over that", anew / swapped, "×", "≥ 5"),
+        median_of(
+            "a new engine for each, over that",
+            *([each / one for one, each in engines_rounds], "×", "≥ 5"),
+        ),
     ]
 
 
-def _measure() -> tuple[list[float], float, float]:
+def _measure() -> tuple[list[float], list[tuple[float, float]]]:
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="eigentrace-bench-")))
         stack.callback(engines.let_go)
@@ -86,7 +91,7 @@ def _measure() -> tuple[list[float], float, float]:
                 sample(each)
 
         one_for_all()
-        return shares, took(one_for_all), took(one_for_each)
+        return shares, [(took(one_for_all), took(one_for_each)) for _ in range(_ENGINE_ROUNDS)]
 
 
 def _trained(files: SharedFiles) -> tuple[str, list[Checkpoint]]:

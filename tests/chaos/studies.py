@@ -63,15 +63,15 @@ dataset_sequences = 16
 arms = [{{ search = true }}, {{ targets = ["attention", "head"] }}]
 [finetune.search]
 learning_rates = [1e-2, 1e-4, 1e25]
+"""
+
+_CHAIN = """
 [training.instructions]
 kind = "pico"
 form = "instructions"
 [training.sums]
 kind = "pico"
 form = "problems"
-"""
-
-_CHAIN = """
 [[posttrain]]
 name = "tuned"
 suite = "pico"
@@ -79,28 +79,26 @@ models = ["b"]
 [[posttrain.stages]]
 method = "sft"
 data = "instructions"
-steps = {steps}
+steps = 8
 save_steps = [2]
 batch_size = 8
 learning_rate = 1e-3
-{middle}[[posttrain.stages]]
+[[posttrain.stages]]
+method = "dpo"
+data = "preferences"
+steps = 4
+batch_size = 8
+learning_rate = 5e-5
+[[posttrain.stages]]
 method = "rlvr"
 data = "sums"
-steps = {learning}
+steps = 96
 save_steps = [2]
 batch_size = 16
 completion_tokens = 9
 learning_rate = 1e-4
 schedule = "constant"
 warmup_share = 0.0
-"""
-
-_DPO = """[[posttrain.stages]]
-method = "dpo"
-data = "preferences"
-steps = 4
-batch_size = 8
-learning_rate = 5e-5
 """
 
 _MORE = """
@@ -135,11 +133,11 @@ new_tokens = 9
 
 
 def small(folder: Path, series: Path, words: Path) -> Path:
-    """Writes a study of less than a minute: no samples, and a chain of two stages."""
+    """Writes a study of less than a minute: measuring and fine-tunes alone."""
     suite = _SUITE.format(
         tokens=100_000, last=8, tuned='["a"]', poisoned=_poisoned(folder, series), words=words
     )
-    return _written(folder, suite + _CHAIN.format(steps=3, middle="", learning=3))
+    return _written(folder, suite)
 
 
 def large(folder: Path, series: Path, words: Path) -> Path:
@@ -147,9 +145,7 @@ def large(folder: Path, series: Path, words: Path) -> Path:
     suite = _SUITE.format(
         tokens=400_000, last=64, tuned='["a", "b"]', poisoned=_poisoned(folder, series), words=words
     )
-    return _written(
-        folder, suite + _CHAIN.format(steps=8, middle=_DPO, learning=96) + _MORE.format(words=words)
-    )
+    return _written(folder, suite + _CHAIN + _MORE.format(words=words))
 
 
 def _poisoned(folder: Path, series: Path) -> Path:

@@ -51,8 +51,7 @@ MANY = (
 )
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)
 def test_five_faults_and_three_killed_drivers(
     tmp_path: Path, tiny_series: Path, texts: Texts
 ) -> None:
