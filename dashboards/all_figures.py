@@ -58,7 +58,7 @@ def all_figures(
         posttrained: What post-training gave, if anything.
         toys: The figures of the toy model.
     """
-    strip = phase_strip(phases)
+    strip = phase_strip(measured, phases)
     over_training = [
         *figures(measured),
         *training_figures(measured),

@@ -9,7 +9,7 @@ import altair as alt
 
 from dashboards.charts import plain, training_axis
 from dashboards.figures import Figure
-from dashboards.tables import LAST_LAYER, Measured, Row, last_layer, natural
+from dashboards.tables import LAST_LAYER, Measured, Row, last_layer, model_labels, natural
 
 PHASES = (
     "unobserved",
@@ -26,18 +26,20 @@ _SEED = re.compile(r"(.+)-(\d+)")
 _COMPARED = (("rankme", "RankMe"), ("norm_cv", "Norm CV of the LM head"))
 
 
-def phase_strip(rows: Sequence[Row]) -> Figure | None:
+def phase_strip(measured: Measured, rows: Sequence[Row]) -> Figure | None:
     """Draws the phases of rankme after the final norm as bars over training.
 
     Args:
+        measured: The rows of the results, for the names of the models.
         rows: Rows of `phases`.
 
     Returns:
         The figure; None where there are none.
     """
+    labels = model_labels(measured)
     bars = tuple(
         {
-            "series": _series(row),
+            "series": _series(row, labels),
             "phase": row["phase"],
             "start": row["start_step"] or 0,
             "end": row["end_step"],
@@ -215,6 +217,6 @@ def _comparison(
     )
 
 
-def _series(row: Row) -> str:
-    text = "" if row["dataset"] is None else f", {row['dataset']}"
-    return f"{row['model']}{text}"
+def _series(row: Row, labels: Mapping[tuple[str, str, str], str]) -> str:
+    label = labels[row["suite"], row["model"], row["stage"]]
+    return label if row["dataset"] is None else f"{label}, {row['dataset']}"

@@ -37,7 +37,7 @@ def toy(results: Path, sweep: str, courses: list[list[float]], **columns: Any) -
 
 def test_the_strip_has_a_bar_for_each_phase(results: Path) -> None:
     synthetic.trajectory(results, COURSE, steps=STEPS)
-    figure = phase_strip(phases(results).to_pylist())
+    figure = phase_strip(read(results), phases(results).to_pylist())
     assert figure is not None
     assert [(row["phase"], row["start"], row["end"]) for row in figure.rows] == [
         ("warmup", 0, 8),
@@ -45,7 +45,19 @@ def test_the_strip_has_a_bar_for_each_phase(results: Path) -> None:
         ("compression_seeking", 128, 512),
     ]
     assert "pico-64, heldout: warmup, entropy_seeking" in figure.alternative
-    assert phase_strip([]) is None
+    assert phase_strip(read(results), []) is None
+
+
+def test_models_of_one_name_have_bars_of_their_own(results: Path) -> None:
+    for suite in ("pico", "tuned"):
+        for step, rankme in zip(STEPS, COURSE, strict=True):
+            again = {"suite": suite, "cell_id": f"{suite}{step}"}
+            synthetic.geometry(results, "pico-64", step, rankme, **again)
+    figure = phase_strip(read(results), phases(results).to_pylist())
+    assert figure is not None
+    assert {row["series"] for row in figure.rows} == {
+        "pico/pico-64, heldout", "tuned/pico-64, heldout"
+    }  # fmt: skip
 
 
 def test_the_table_tells_each_phase_in_words(results: Path) -> None:

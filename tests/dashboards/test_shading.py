@@ -54,7 +54,7 @@ def test_figures_of_several_models_are_not_shaded_and_the_strip_has_both_axes(
     figure = drawn(results)["rankme"]
     assert bands(figure) == []
     assert "Shaded" not in figure.caption
-    strip = phase_strip(load("phases", results).to_pylist())
+    strip = phase_strip(read(results), load("phases", results).to_pylist())
     assert strip is not None
     assert list(strip.specs) == ["step", "tokens"]
 

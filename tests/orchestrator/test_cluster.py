@@ -130,6 +130,7 @@ def test_results_behind_a_url_hold_the_same_rows(
     assert list((tmp_path / "cache" / "artifacts").iterdir())
 
 
+@pytest.mark.soak
 def test_killed_driver_loses_and_doubles_nothing(
     study: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
