@@ -83,7 +83,12 @@ def _strip(bars: Sequence[Row], axis: str, start: str, end: str) -> dict[str, An
         .encode(
             x=training_axis([{axis: first}, *({axis: p} for p in places)], axis, start),
             x2=f"{end}:Q",
-            y=alt.Y("series:N", title=None, sort=sorted({b["series"] for b in bars}, key=natural)),
+            y=alt.Y(
+                "series:N",
+                title=None,
+                axis=alt.Axis(labelLimit=280),
+                sort=sorted({b["series"] for b in bars}, key=natural),
+            ),
             color=alt.Color(
                 "phase:N",
                 title=None,
