@@ -151,10 +151,7 @@ def head_died(world: World, chance: random.Random) -> str | None:
 
 def disk_full(world: World, chance: random.Random) -> str | None:
     """Fills the disk on which the nodes have their caches, for a few seconds."""
-    disk = world.caches
-    if not disk.is_mount():
-        return None
-    ballast = disk / "ballast"
+    ballast = world.caches / "ballast"
     with suppress(OSError), ballast.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(2**20))
@@ -165,8 +162,7 @@ def disk_full(world: World, chance: random.Random) -> str | None:
 
 def store_away(world: World, chance: random.Random) -> str | None:
     """Has the object store answer nothing for more than a minute."""
-    if world.server is None:
-        return None
+    assert world.server is not None
     world.server.suspend()
     time.sleep(_AWAY_SECONDS)
     world.server.resume()
@@ -207,6 +203,13 @@ def second_driver(world: World, chance: random.Random) -> str | None:
     world.drivers.remove(first)
     world.drivers.append(first)
     return f"a second driver was there for a while: {_last_line(world.log_of(second))}"
+
+
+def is_possible(fault: Fault, world: World) -> bool:
+    """Returns whether a world has what a fault needs: a small disk, or an object store."""
+    if fault is disk_full:
+        return world.caches.is_mount()
+    return fault is not store_away or world.server is not None
 
 
 def _one(world: World, chance: random.Random, title: str, number: signal.Signals) -> str | None:

@@ -73,9 +73,8 @@ def test_everything_that_can_befall_a_run(
     assert len(cells) >= 200
     befallen = _endured(study, tmp_path / "undisturbed", MANY, nodes=4, behind_url=True, over=0.35)
     assert sum(befallen.values()) >= 30
-    # A small disk can be mounted by root alone.
-    spared = set() if os.geteuid() == 0 else {"disk_full"}
-    assert befallen.keys() == {fault.__name__ for fault in MANY} - spared
+    # Not everybody may mount a small disk.
+    assert befallen.keys() | {"disk_full"} == {fault.__name__ for fault in MANY}
 
 
 def _endured(
@@ -103,7 +102,8 @@ def _endured(
     with world_of(study, nodes, behind_url=behind_url) as world:
         befallen = endure(world, befalling, SEED, over * len(cells), _MOST_SECONDS)
         print(*(f"{name}: {did}" for name, did in befallen), sep="\n")
-        _compare(undisturbed, world.results)
+        for results in world.finished:
+            _compare(undisturbed, results)
     return Counter(name for name, _ in befallen)
 
 

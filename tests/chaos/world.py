@@ -39,23 +39,30 @@ class World:
 
     Attributes:
         study: The study's file.
-        results: Folder or URL of the results.
+        places: Folder or URL of the results, with the number of the run in braces.
         folder: Where nodes have their caches, and drivers their logs.
         nodes: How many nodes run work.
         server: Process of the object store, if the results lie in one.
         drivers: Processes of the command line, the last one being the one that counts.
         cluster: The cluster.
         homes: Cache of each node.
+        finished: Results of the runs that have ended.
     """
 
     study: Path
-    results: str
+    places: str
     folder: Path
     nodes: int
     server: psutil.Process | None = None
     drivers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     cluster: Cluster | None = None
     homes: dict[str, Path] = field(default_factory=dict)
+    finished: list[str] = field(default_factory=list)
+
+    @property
+    def results(self) -> str:
+        """Folder or URL of the results of the run that has not ended."""
+        return self.places.format(len(self.finished))
 
     @property
     def clock(self) -> Path:
@@ -191,7 +198,7 @@ def world_of(study: Path, nodes: int, *, behind_url: bool) -> Iterator[World]:
     """
     # Not pytest's own folder: the paths of sockets have at most 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="chaos"))
-    world = World(study, str(folder / "results"), folder, nodes)
+    world = World(study, str(folder / "results-{}"), folder, nodes)
     before = psutil.Process().children(recursive=True)
     try:
         _mount_caches(world.caches)
@@ -238,8 +245,8 @@ def _start_server(world: World) -> None:
         except (URLError, OSError):
             assert time.monotonic() < deadline, (world.folder / "server.log").read_text()
             time.sleep(0.2)
-    world.results = (
-        f"s3://{_BUCKET}/run?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+    world.places = (
+        f"s3://{_BUCKET}/run-{{}}?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
     )
 
 

@@ -51,8 +51,8 @@ def test_the_strip_has_a_bar_for_each_phase(results: Path) -> None:
 def test_models_of_one_name_have_bars_of_their_own(results: Path) -> None:
     for suite in ("pico", "tuned"):
         for step, rankme in zip(STEPS, COURSE, strict=True):
-            again = {"suite": suite, "cell_id": f"{suite}{step}"}
-            synthetic.geometry(results, "pico-64", step, rankme, **again)
+            cell_id = f"{suite}{step}"
+            synthetic.geometry(results, "pico-64", step, rankme, suite=suite, cell_id=cell_id)
     figure = phase_strip(read(results), phases(results).to_pylist())
     assert figure is not None
     assert {row["series"] for row in figure.rows} == {
