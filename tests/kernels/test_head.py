@@ -105,6 +105,15 @@ def test_a_simplex_has_equal_angles_at_the_welch_bound(width: int) -> None:
     assert found.equiangularity == pytest.approx(0, abs=1e-5)
 
 
+def test_rows_that_are_equal_at_the_beginning_cost_no_digits() -> None:
+    head = make_head(2000, 64, 5)
+    head[:100] = head[0]
+    found = overlap_statistics(head)
+    cosines = references.cosines(head.numpy())
+    assert found.mean == pytest.approx(cosines.mean(), rel=1e-6)
+    assert found.std == pytest.approx(cosines.std(), rel=1e-6)
+
+
 def test_random_directions_meet_the_random_baseline() -> None:
     head = torch.randn(1500, 256, generator=torch.Generator().manual_seed(3))
     found = overlap_statistics(head)
