@@ -13,7 +13,7 @@ from workers.kernels import head as kernels
 
 _BLOCK = 2048
 _ROWS = 24576
-_WIDE, _WIDE_ROWS = 4096, 12288
+_WIDE, _WIDE_ROWS = 4096, 16384
 _VOCABULARY = 50304
 _ROUNDS = 3
 
