@@ -48,24 +48,24 @@ class Row:
 
 
 ROWS = (
-    Row("features", 70, on_gpu=True),
+    Row("features", 68, on_gpu=True),
     Row("checkpoint", 160, on_gpu=True),
-    Row("overlaps", 55, on_gpu=True),
+    Row("overlaps", 72, on_gpu=True),
     Row("standard-errors", 5, on_gpu=True),
-    Row("peak-memory", 65),
+    Row("peak-memory", 62),
     Row("memorization", 20),
-    Row("executors", 105),
-    Row("prefetch", 140),
+    Row("executors", 102),
+    Row("prefetch", 138),
     Row("simulated", 105),
     Row("planning", 22),
-    Row("ledger", 125),
+    Row("ledger", 124),
     Row("resume", 30),
     Row("finetuning", 42),
     Row("packing", 48),
     Row("sampling", 127),
     Row("probe", 23),
     Row("toy", 12),
-    Row("report", 35),
+    Row("report", 33),
 )
 
 
