@@ -18,6 +18,7 @@ os.environ |= {
 import json
 import random
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ from tests.hub.client import local_hub
 from tests.orchestrator.object_store import _server, bucket, object_store
 
 __all__ = ["_server", "bucket", "local_hub", "object_store"]
+
+# A job in the background ignores SIGINT, and so would every process that a test starts to interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run, and none kept; timing is no property on a shared machine.
 settings.register_profile("eigentrace", deadline=None, derandomize=True, database=None)

@@ -175,9 +175,8 @@ def test_an_interrupt_keeps_what_is_finished(
     results = tmp_path / "results"
     # Each commit takes its time, so that the interrupt comes between two of them.
     code = """
-import signal, sys, time
+import sys, time
 from orchestrator import run, store
-signal.signal(signal.SIGINT, signal.default_int_handler)  # A background job ignores it.
 commit = store.Store.commit
 def slowly(*arguments):
     commit(*arguments)
