@@ -31,7 +31,7 @@ from tests.orchestrator.object_store import _server, bucket, object_store
 
 __all__ = ["_server", "bucket", "local_hub", "object_store"]
 
-# A job in the background ignores SIGINT, and so would every process that a test starts to interrupt.
+# A job in the background ignores SIGINT, and so would what a test starts and means to interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run, and none kept; timing is no property on a shared machine.

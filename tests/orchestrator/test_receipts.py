@@ -40,7 +40,7 @@ def test_an_outage_of_the_store_is_waited_for(
     cells: list[Cell], tmp_path: Path, bucket: str, object_store: ObjectStore
 ) -> None:
     store = Store(f"s3://{bucket}/run")
-    left = 30  # Each request is tried four times.
+    left = 10  # Each request is tried four times.
 
     def refuse(_method: str, _path: str) -> tuple[int, str] | None:
         nonlocal left
