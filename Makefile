@@ -26,6 +26,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 # Twice quiet: errors alone, since a mirror that lacks a package is worth a warning to pip.
 INSTALL := $(PIP) install --quiet --quiet
 LISTS := $(wildcard requirements/*.$(if $(filter cpu,$(FLAVOUR)),txt,in))
+# Processes share the tests, as many as there are cores and four at most, in the order of
+# tests/conftest.py; the few that ARGS asks for start sooner in one.
+SHARED := $(if $(ARGS),,--numprocesses logical --maxprocesses 4 --no-loadscope-reorder)
 # Contents, not times, say whether the set-up still holds; the folder does too, since an editable
 # install points at it.
 KEY := $(shell { echo "$(FLAVOUR) $(CURDIR)"; cat $(LISTS) pyproject.toml; } | cksum | tr -d ' ')
@@ -41,7 +44,7 @@ run: $(STAMP) ## run every stage of a study (default: pico)
 	@$(BIN)/python -m orchestrator.run full $(ARGS)
 
 test: $(STAMP) ## run the tests, all but the soak tests
-	@$(BIN)/python -m pytest -m "not soak" $(ARGS)
+	@$(BIN)/python -m pytest -m "not soak" $(SHARED) $(ARGS)
 
 lint: $(STAMP) ## check style, formatting, types and the direction of imports
 	$(BIN)/ruff check .

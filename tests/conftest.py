@@ -21,10 +21,13 @@ import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.hub.client import local_hub
 from tests.orchestrator.object_store import _server, bucket, object_store
@@ -61,9 +64,11 @@ class Texts:
     documents: tuple[str, ...]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Runs quick tests first, then the slow ones, then those that start a cluster."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Runs quick tests first, then the slow ones, then those that start a cluster.
 
+    Of several processes one has the clusters from the beginning: they last as long as all the rest.
+    """
     ranks = {"slow": 1, "cluster": 2, "soak": 3}
 
     def late(item: pytest.Item) -> int:
@@ -72,6 +77,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
 
     items.sort(key=late)
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
+
+
+class SharedByFile(LoadScopeScheduling):
+    """Gives processes one file of tests after another, and all that start a cluster to one.
+
+    A file's tests share what is made for them; two clusters beside each other would want more
+    cores than there are.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "clusters" if _starts_clusters(self.config.rootpath / file) else file
+
+
+@cache
+def _starts_clusters(file: Path) -> bool:
+    # The process that shares out the tests collects none, so it knows no marks.
+    return "mark.cluster" in file.read_text(encoding="utf-8")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SharedByFile:
+    return SharedByFile(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
