@@ -90,6 +90,7 @@ def ready(executor: Watched) -> Watched:
     return executor
 
 
+@pytest.mark.soak  # `tests/chaos` kills drivers amid trials in every run of the tests.
 def test_a_killed_driver_resumes_from_the_ledger(
     cluster: Cluster, executor: Watched, tmp_path: Path
 ) -> None:
