@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
         "$EIGENTRACE_RESULTS, else ./results, or in a Ray job ~/eigentrace/results",
     )
     study = _study("pico", "pico")
+    here = _study(None, "that of the run at work, else of the report")
     asking = _Parser(add_help=False)
     asking.add_argument(
         "--refresh",
@@ -68,7 +69,10 @@ def parser() -> argparse.ArgumentParser:
         "audit": "tell which checkpoints are not what they claim, without fetching weights",
     }.items():
         command = subcommands.add_parser(
-            name, parents=[place, study, asking], help=text, description=text
+            name,
+            parents=[place, here if name == "status" else study, asking],
+            help=text,
+            description=text,
         )
         command.add_argument("--json", action="store_true", help="print JSON alone to stdout")
         if name == "plan":

@@ -12,6 +12,7 @@ from jobs.identity import digest
 from jobs.place import Place
 from jobs.spec import Study
 from jobs.study import load_study
+from orchestrator.status import USUAL
 from orchestrator.store import Ledger, Store
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ _LEAST_SECONDS = 2.0
 """Between two looks at the results."""
 _SHARE = 5
 """A look, and what is drawn after it, takes at most one part in so many and one of the time."""
-_UNKNOWN = "pico"
-"""The study's name where neither the command nor an earlier report names one."""
 _FOLDER = "figures"
 _TOLD = ("name", "description", "suites", "datasets")
 _FOR_FIGURES = ("figure", "out", "width")
@@ -61,7 +60,7 @@ def run(place: Place, options: Namespace, console: Console) -> dict[str, Any]:
     if options.study is not None:
         study = load_study(options.study, options.set)
         name, about = study.name, about_study(study)
-    name = name or _UNKNOWN
+    name = name or USUAL
     if options.watch:
         return _watch(place, name, about, options.port or 0, console)
     from dashboards.report import render

@@ -82,7 +82,8 @@ def _run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         case "logs":
             return logs.logs(results, options.cell, console)
     index = HubIndex(refresh=options.refresh, progress=_listing(console))
-    plan = make_plan(load_study(options.study, options.set), index)
+    study = options.study or status.study_here(results, console)
+    plan = make_plan(load_study(study, options.set), index)
     match options.command:
         case "plan" | "status":
             return status.show(plan, results, options, console)

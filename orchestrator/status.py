@@ -13,6 +13,7 @@ from rich.live import Live as Screen
 from jobs.cells import Cell
 from jobs.errors import UsageError
 from jobs.place import Place
+from jobs.study import shipped_studies
 from orchestrator.estimate import BANDWIDTH, estimate_plan
 from orchestrator.estimate_lines import Terms, estimate_json, estimate_lines
 from orchestrator.hardware import USUAL_GPU, Machines, gpu_machines, this_machine
@@ -22,9 +23,36 @@ from orchestrator.progress import duration
 from orchestrator.simulated_plan import simulate_plan, simulation_json, simulation_lines
 from orchestrator.store import Ledger, Store
 
+USUAL = "pico"
+"""The study that a command is about unless another is named."""
+
 _REFRESH_SECONDS = 2.0
 _LINES_EVERY_SECONDS = 10.0
 _SHOWN = 20
+
+
+def study_here(place: Place, console: Console) -> str:
+    """Returns the name of the study to count where the user names none.
+
+    It is that of the run at work, else that of the report; `pico` where neither is there, or where
+    it is a file of the user's, which a name doesn't lead to: then that is told.
+
+    Raises:
+        StoreError: The place cannot be read, or another version is at work there.
+    """
+    # Imported here: `plan` needs nothing of a report.
+    from dashboards.about import existing_study
+
+    live = read_live(place)
+    name = live.study if live is not None else existing_study(place)[0]
+    if name is None or name in shipped_studies():
+        return name or USUAL
+    console.print(
+        f"these results are of study {name}, and what is counted is {USUAL}: name its file with "
+        "--study",
+        markup=False,
+    )
+    return USUAL
 
 
 def show(plan: Plan, place: Place, options: argparse.Namespace, console: Console) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def test_commands_parse() -> None:
     assert len(ours) >= 8
     for words in ours:
         options = parser().parse_args(words)
-        if getattr(options, "study", "study.toml") != "study.toml":
+        if getattr(options, "study", None) not in (None, "study.toml"):
             load_study(options.study, options.set)
 
 
