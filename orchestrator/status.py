@@ -43,6 +43,7 @@ def study_here(place: Place, console: Console) -> str:
     # Imported here: `plan` needs nothing of a report.
     from dashboards.about import existing_study
 
+    Store(place, write=False)  # What is no place of results is told as such first.
     live = read_live(place)
     name = live.study if live is not None else existing_study(place)[0]
     if name is None or name in shipped_studies():
