@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -63,6 +64,9 @@ class VllmEngine:
         self._key = _key(folder, sampling, device)
         self._folder, self._length = folder, length
         self.llm: Any = None
+        # Processes of split weights leave their sockets lying.
+        self._sockets = TemporaryDirectory(prefix="vllm-", ignore_cleanup_errors=True)
+        os.environ["VLLM_RPC_BASE_PATH"] = self._sockets.name
         try:
             with _undisturbed(sampling.threads):
                 self.llm = vllm.LLM(
@@ -148,6 +152,7 @@ class VllmEngine:
             self.llm.llm_engine.engine_core.shutdown()
             self.llm = None
         _clean_up()
+        self._sockets.cleanup()
 
     def _settings(self, problem: Asked, sampling: Sampling) -> Any:
         return sys.modules["vllm"].SamplingParams(

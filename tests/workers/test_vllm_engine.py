@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import signal
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -178,6 +179,10 @@ def observe_split(series: Path, folder: Path) -> None:
 
     from workers import engines
 
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
+
     exact = []
     for name in ("first", "second"):
         config = GPTNeoXConfig.from_pretrained(series / "step0")
@@ -213,6 +218,9 @@ def observe_split(series: Path, folder: Path) -> None:
         found = psutil.Process().children(recursive=True)
         return [child.pid for child in found if "VLLM" in " ".join(child.cmdline())]
 
+    def sockets() -> list[str]:
+        return [str(path) for path in temporary.rglob("*") if path.is_socket()]
+
     found: dict[str, Any] = {"exact": exact, "swapped": []}
     texts = []
     for name in ("first", "second"):
@@ -227,9 +235,11 @@ def observe_split(series: Path, folder: Path) -> None:
             if connection.status == psutil.CONN_LISTEN
         }
     )
+    found["sockets"] = sockets()
     found["equal"] = sampled("second", 1) == texts[1]
     found["differ"] = texts[0] != texts[1]
     found["stopped"] = members()
+    found["sockets_left"] = sockets()
     found["again"] = sampled("first", 2) == texts[0]
     found["last"] = members()
     (folder / "found.json").write_text(json.dumps(found))
@@ -247,6 +257,8 @@ def test_processes_of_split_weights_end_with_their_engine(split: dict[str, Any])
     assert split["members"] == len(split["last"]) == 2
     assert set(split["listening"]) <= {"127.0.0.1"}
     assert split["stopped"] == []
+    assert split["sockets"]
+    assert split["sockets_left"] == []
     assert split["exitcode"] == -signal.SIGKILL
     assert split["left"] == []
 
