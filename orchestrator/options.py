@@ -10,6 +10,9 @@ from jobs.work import KINDS
 from orchestrator.hardware import GPUS
 from orchestrator.option_values import Limit, amount, fraction, port, positive, share, size, width
 
+USUAL = "pico"
+"""The study that a command is about unless another is named."""
+
 _RUNNING = {
     "full": "run every stage of the study and draw the report",
     "fetch": "make or check the checkpoints, corpora and sequences, and stop there",
@@ -50,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         help="folder of the results, or s3://bucket/prefix or gs://…; default "
         "$EIGENTRACE_RESULTS, else ./results, or in a Ray job ~/eigentrace/results",
     )
-    study = _study("pico", "pico")
+    study = _study(USUAL, USUAL)
     here = _study(None, "that of the run at work, else of the report")
     asking = _Parser(add_help=False)
     asking.add_argument(

@@ -12,7 +12,7 @@ from jobs.identity import digest
 from jobs.place import Place
 from jobs.spec import Study
 from jobs.study import load_study
-from orchestrator.status import USUAL
+from orchestrator.options import USUAL
 from orchestrator.store import Ledger, Store
 
 if TYPE_CHECKING:

@@ -18,13 +18,11 @@ from orchestrator.estimate import BANDWIDTH, estimate_plan
 from orchestrator.estimate_lines import Terms, estimate_json, estimate_lines
 from orchestrator.hardware import USUAL_GPU, Machines, gpu_machines, this_machine
 from orchestrator.live import Live, read_live
+from orchestrator.options import USUAL
 from orchestrator.plan import Plan
 from orchestrator.progress import duration
 from orchestrator.simulated_plan import simulate_plan, simulation_json, simulation_lines
 from orchestrator.store import Ledger, Store
-
-USUAL = "pico"
-"""The study that a command is about unless another is named."""
 
 _REFRESH_SECONDS = 2.0
 _LINES_EVERY_SECONDS = 10.0
