@@ -19,9 +19,10 @@ import json
 import random
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,20 @@ class Texts:
     txt: Path
     jsonl: Path
     documents: tuple[str, ...]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives the run a temporary folder of its own, which all its processes find set.
+
+    Ray keeps its logs there, and what is killed on purpose leaves its files. The path is short,
+    since Ray's sockets lie below it; pytest's own folders stay where they are looked for.
+    """
+    if hasattr(config, "workerinput"):
+        return
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    folder = tempfile.tempdir = tempfile.mkdtemp(prefix="et-", dir="/tmp")
+    os.environ |= {"TMPDIR": folder, "RAY_TMPDIR": folder}
+    config.add_cleanup(partial(shutil.rmtree, folder, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

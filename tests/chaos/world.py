@@ -197,7 +197,7 @@ def world_of(study: Path, nodes: int, *, behind_url: bool) -> Iterator[World]:
         behind_url: Whether the results lie in an object store.
     """
     # Not pytest's own folder: the paths of sockets have at most 107 characters.
-    folder = Path(tempfile.mkdtemp(prefix="chaos"))
+    folder = Path(tempfile.mkdtemp(prefix="chaos", dir="/tmp"))
     world = World(study, str(folder / "results-{}"), folder, nodes)
     before = psutil.Process().children(recursive=True)
     try:

@@ -123,7 +123,7 @@ def test_what_grafana_is_given_stays_on_this_machine() -> None:
 @pytest.fixture
 def ray_folder() -> Iterator[Path]:
     """A short path: Ray puts sockets into it."""
-    folder = Path(tempfile.mkdtemp(prefix="ray"))
+    folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 

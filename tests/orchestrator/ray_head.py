@@ -51,7 +51,7 @@ def ray_head(
     """
     mark = uuid.uuid4().hex
     # Not pytest's own folder: the paths of sockets have at most 107 characters.
-    folder = Path(tempfile.mkdtemp(prefix="ray"))
+    folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
     gcs, client, dashboard, agent, agent_grpc, metrics, autoscaler = _free_ports(7)
     env = {
         **environment(),

@@ -64,7 +64,7 @@ def _nobody() -> str:
 def head() -> Iterator[str]:
     """The address of a head that `ray start` started, with token authentication."""
     # A short path: Ray puts sockets into it.
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
         address = f"127.0.0.1:{_nobody().partition(':')[2]}"
         command = [
             *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"),
