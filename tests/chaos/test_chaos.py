@@ -2,6 +2,8 @@
 
 import math
 import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +12,6 @@ import pytest
 from dashboards.query import load
 from jobs.records import TABLES
 from jobs.study import load_study
-from orchestrator import run
 from orchestrator.plan import make_plan
 from tests.chaos import faults, studies
 from tests.chaos.ordeal import endure
@@ -96,8 +97,11 @@ def _endured(
         behind_url: Whether the results lie in an object store.
         over: Share of the cells after which the last fault is due.
     """
-    options = ["--study", str(study), "--results", str(undisturbed), "--threads", "1"]
-    assert run.main(["full", *options, "--executor", "inline", "--device", "cpu"]) == 1
+    # In a process of its own: vLLM looks into all modules, and fails at what Flask keeps in its.
+    command = [sys.executable, "-m", "orchestrator.run", "full", "--study", str(study)]
+    command += ["--results", str(undisturbed), "--executor", "inline", "--device", "cpu"]
+    assert subprocess.run([*command, "--threads", "1"], check=False).returncode == 1
+    assert {row["suite"] for row in load("failures", undisturbed).to_pylist()} == {"poisoned"}
     cells = make_plan(load_study(str(study))).cells
     with world_of(study, nodes, behind_url=behind_url) as world:
         befallen = endure(world, befalling, SEED, over * len(cells), _MOST_SECONDS)
@@ -114,7 +118,6 @@ def _compare(expected: Path, found: Path | str) -> None:
         for there in (expected, found)
     )
     assert failed.keys() == poisoned.keys(), [failed[i] for i in failed.keys() - poisoned.keys()]
-    assert poisoned
     for table in TABLES:
         ours, theirs = load(table, expected).to_pylist(), load(table, found).to_pylist()
         assert [row["cell_id"] for row in ours] == [row["cell_id"] for row in theirs], table
